@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from dataclasses import dataclass
-from datetime import date as Date
 from pathlib import Path
 
 from modbot.errors import SettingError
@@ -26,13 +26,13 @@ def check_profile(profile: str) -> str:
 def check_date(text: str) -> str:
     """The date, if it is one: YYYY-MM-DD."""
     try:
-        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-            raise ValueError(text)
-        return Date.fromisoformat(text).isoformat()
+        known = dt.date.fromisoformat(text).isoformat()
     except ValueError:
-        raise SettingError(
-            f"{text!r} is no date", where="--date", remedy="Give a day as YYYY-MM-DD, for example 2025-10-01."
-        ) from None
+        known = None
+    if text != known:
+        remedy = "Give a day as YYYY-MM-DD, for example 2025-10-01."
+        raise SettingError(f"{text!r} is no date", where="--date", remedy=remedy)
+    return text
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,98 @@
+"""`modbot`: the one command line. Each sub-command lives in the module of its name and is imported when asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from modbot import __version__
+from modbot.errors import InterruptedRunError, ModbotError
+
+COMMANDS = {
+    "index": ("modbot.cli.index", "Make the p0 index from a folder of images or a list of links."),
+    "split": ("modbot.cli.split", "p0: split the day's index into shards."),
+    "tag": ("modbot.cli.tag", "p1: fetch each image once, hash it, tag it."),
+    "analyze": ("modbot.cli.analyze", "p2: detect nudity where the ratings say so, compute the signals."),
+    "scan": ("modbot.cli.scan", "p3: judge the day by the rules: findings, report, metrics."),
+    "ab": ("modbot.cli.ab", "Compare two rules files on the same day."),
+    "rules": ("modbot.cli.rules", "Check a rules file."),
+    "report": ("modbot.cli.report", "Write the report CSV from the findings."),
+    "contract": ("modbot.cli.contract", "Check findings or a report against their contract."),
+    "uncertain": ("modbot.cli.uncertain", "Sample the records nearest to the thresholds for review."),
+    "models": ("modbot.cli.models", "List, fetch and verify the models."),
+}
+"""Name -> the module that defines a click command of that name, and its one line in `modbot --help`."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(COMMANDS[cmd_name][0]), cmd_name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"modbot.cli.{cmd_name} defines no command of its name")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Example: modbot split --date 2025-10-01 --shards 10",
+)
+@click.version_option(__version__, prog_name="modbot")
+def modbot() -> None:
+    """Moderate the images of a Discord server in bulk.
+
+    The day: index -> split -> tag (p1) -> analyze (p2) -> scan (p3). Every step can be killed and goes on where it was.
+    """
+
+
+def main(arguments: list[str], **click_options: Any) -> int:  # noqa: ANN401 - handed on to click
+    """Runs one command and gives its exit code; errors are told on stderr in one or two lines.
+
+    0 done, 1 finished but something asked for was not met, 2 the request is wrong, 130 interrupted.
+    """
+    try:
+        code = modbot.main(arguments, prog_name="modbot", standalone_mode=False, **click_options)
+    except ModbotError as error:
+        return _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return REQUEST_IS_WRONG
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted; what was finished is kept", InterruptedRunError.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): what stands is written, nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+REQUEST_IS_WRONG = 2
+
+
+def _fail(text: str, code: int) -> int:
+    click.echo(f"modbot: {text}", err=True)
+    return code
+
+
+def run(*prefix: str) -> NoReturn:
+    """Entry point of `modbot` and of the runbook's scripts, which name their sub-command as `prefix`."""
+    sys.exit(main([*prefix, *sys.argv[1:]]))
+
+
+if __name__ == "__main__":
+    run()
