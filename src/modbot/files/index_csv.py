@@ -1,0 +1,226 @@
+"""Reading and writing the index and its shards: CSV, UTF-8, LF, with a header.
+
+A malformed row never takes others with it: where a stray quote swallows the lines behind it, only the line that holds
+the quote is malformed, and reading goes on with the next.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import urlsplit
+
+from modbot.errors import InputError
+from modbot.records.index import COLUMNS, IndexRow
+
+ROW_COLUMN = "row"
+BAD_COLUMN = "bad_row"
+"""In shards: why the row is malformed, with its line number in the index. Empty for a good row."""
+
+MAX_CELL = 128 * 1024
+MAX_URL = 8 * 1024
+_MESSAGE_COLUMNS = frozenset(COLUMNS) - {"phash_hex", "phash_distance_ref", "note"}
+_SCHEMES = ("https", "http", "file")
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One row as it stands in the file: as many cells as the header has, and what is wrong with it, if anything."""
+
+    line: int
+    cells: list[str]
+    bad: str | None
+
+
+class IndexFile:
+    """An open index or shard CSV; iterate for its rows."""
+
+    def __init__(self, path: Path, stream: TextIO) -> None:
+        self.path = path
+        self._lines = _Lines(stream)
+        self.header = self._read_header()
+
+    def _read_header(self) -> list[str]:
+        where = str(self.path)
+        try:
+            first = next(self._records(), None)
+        except UnicodeDecodeError:
+            first = None
+        if first is None:
+            raise InputError("empty: not even a header", where=where, remedy=_HEADER_REMEDY)
+        header = [name.strip() for name in first[1] or []]
+        if "url" not in header:
+            shown = ", ".join(header)[:80]
+            if not shown.isprintable() or "\ufffd" in shown or _has_surrogates(shown):
+                raise InputError("not a CSV file", where=where, remedy=_HEADER_REMEDY)
+            raise InputError(f"no column 'url' (the header is: {shown})", where=where, remedy=_HEADER_REMEDY)
+        twice = sorted({name for name in header if header.count(name) > 1})
+        if twice:
+            raise InputError(
+                f"column {twice[0]!r} stands twice in the header", where=where, remedy="Rename one of them."
+            )
+        return header
+
+    def __iter__(self) -> Iterator[RawRow]:
+        width = len(self.header)
+        for line, cells, problem in self._records():
+            if cells == []:
+                continue
+            bad = problem
+            if cells is None:
+                cells = []
+            elif len(cells) != width:
+                bad = f"{len(cells)} cells where the header has {width}"
+            if any(map(_has_surrogates, cells)):
+                cells = [cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for cell in cells]
+                bad = bad or "not UTF-8"
+            yield RawRow(line, (cells + [""] * width)[:width], f"line {line}: {bad}" if bad else None)
+
+    def _records(self) -> Iterator[tuple[int, list[str] | None, str | None]]:
+        """(line number, cells or None where they cannot be told, what is wrong) of each record."""
+        width: int | None = None
+        while True:
+            line, mark = self._lines.number + 1, self._lines.mark()
+            try:
+                cells = next(csv.reader(self._lines, strict=True))
+                problem = None
+            except StopIteration:
+                return
+            except csv.Error as error:
+                cells, problem = None, str(error)
+            broken = cells is None or (width is not None and cells != [] and len(cells) != width)
+            if broken and self._lines.number > line:
+                # A quote that was not meant as one ran on over the end of its line: only that line is malformed.
+                self._lines.rewind_behind_first(mark)
+                cells, problem = None, "a quotation mark that is not closed"
+            if width is None and cells:
+                width = len(cells)
+            yield line, cells, problem
+
+
+_HEADER_REMEDY = "An index is a CSV file in UTF-8 whose header names at least the column 'url'."
+
+
+class _Lines:
+    """Physical lines with their number, which can be given back down to the last mark."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._since_mark: list[str] = []
+        self._ahead: list[str] = []
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._ahead.pop() if self._ahead else self._stream.readline(MAX_CELL)
+        if not line:
+            raise StopIteration
+        self._since_mark.append(line)
+        self.number += 1
+        return line
+
+    def mark(self) -> int:
+        self._since_mark.clear()
+        return self.number
+
+    def rewind_behind_first(self, mark: int) -> None:
+        self._ahead.extend(reversed(self._since_mark[1:]))
+        del self._since_mark[1:]
+        self.number = mark + 1
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text) if not text.isascii() else False
+
+
+def open_index(path: Path) -> IndexFile:
+    """Opens an index or a shard.
+
+    Raises:
+        InputError: it is missing, cannot be read, is no CSV, or has no column `url`.
+    """
+    try:
+        # Bytes that are not UTF-8 come back as surrogates, so that they spoil their row and not the file.
+        stream = path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+    except FileNotFoundError:
+        remedy = "Make it with `modbot index`, or name another with --input."
+        raise InputError("there is no such index", where=str(path), remedy=remedy) from None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    return IndexFile(path, stream)
+
+
+def read_rows(path: Path) -> Iterator[IndexRow]:
+    """The rows of an index (numbered from 0 as they come) or of a shard (with the numbers that it carries)."""
+    index = open_index(path)
+    names = index.header
+    for position, raw in enumerate(index):
+        cells = dict(zip(names, raw.cells, strict=True))
+        number = cells.pop(ROW_COLUMN, "")
+        bad = cells.pop(BAD_COLUMN, "") or raw.bad
+        if BAD_COLUMN in names and not number.isdecimal():
+            raise InputError(f"line {raw.line}: no row number", where=str(path), remedy="Split the index again.")
+        yield to_row(cells, row=int(number) if number.isdecimal() else position, line=raw.line, bad=bad)
+
+
+def to_row(cells: dict[str, str], *, row: int, line: int, bad: str | None = None) -> IndexRow:
+    """One row, its cells checked; what cannot be used as what it should be is kept in `extra` as it stands."""
+    known = {name: value for name, value in cells.items() if value and name in _MESSAGE_COLUMNS}
+    extra = {name: value for name, value in cells.items() if value and name not in _MESSAGE_COLUMNS}
+    nsfw = _truth(known.pop("is_nsfw_channel", ""), "is_nsfw_channel", extra)
+    spoiler = _truth(known.pop("is_spoiler", ""), "is_spoiler", extra)
+    size = known.pop("file_size", "")
+    if size and not (size.isascii() and size.isdecimal() and len(size) <= 18):
+        extra["file_size"], size = size, ""
+    filename = known.get("filename", "")
+    return IndexRow(
+        row=row,
+        is_nsfw_channel=nsfw,
+        is_spoiler=bool(spoiler) or filename.startswith("SPOILER_"),
+        file_size=int(size) if size else None,
+        extra=extra,
+        bad=bad or _bad_url(known.get("url", ""), line),
+        **known,
+    )
+
+
+def _truth(text: str, name: str, extra: dict[str, str]) -> bool | None:
+    value = {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower())
+    if value is None and text:
+        extra[name] = text
+    return value
+
+
+def _bad_url(url: str, line: int) -> str | None:
+    if not url:
+        return f"line {line}: no url"
+    if len(url) > MAX_URL or not url.isprintable() or " " in url:
+        return f"line {line}: the url is no link"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return f"line {line}: the url is no link"
+    if parts.scheme not in _SCHEMES or not (parts.hostname or parts.scheme == "file"):
+        return f"line {line}: the url does not begin with https://"
+    return None
+
+
+def to_csv_line(cells: Sequence[object]) -> str:
+    """One CSV line, LF included."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(cells)
+    return out.getvalue()
+
+
+def index_lines(rows: Iterable[dict[str, object]]) -> Iterator[bytes]:
+    """The lines of an index file: header, then a line for each row (missing columns are empty)."""
+    yield to_csv_line(COLUMNS).encode()
+    for row in rows:
+        yield to_csv_line([row.get(name, "") for name in COLUMNS]).encode()

@@ -1,0 +1,216 @@
+"""Who is at work on a partition: a file with owner and heartbeat, on a volume that several machines share.
+
+The file is created exclusively and rewritten every two seconds. Whether its owner lives is judged by whether the
+heartbeat changes, never by comparing clocks; on the same machine the process is looked up as well, so that a killed
+run can be followed at once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from modbot.errors import BusyError
+from modbot.files.atomic import storage_errors, tmp_of
+from modbot.files.paths import Partition
+
+BEAT_SECONDS = 2.0
+STALE_AFTER = 4 * BEAT_SECONDS
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds a lease. `machine` tells process ids apart that belong to different machines or containers."""
+
+    token: str
+    command: str
+    host: str
+    machine: str
+    pid: int
+    process_start: str
+    since: str
+    beat: int = 0
+
+    def __str__(self) -> str:
+        return f"'{self.command}' on {self.host}, process {self.pid}, since {self.since}"
+
+
+def _process_start(pid: int) -> str | None:
+    """What distinguishes this process from a later one of the same id; None if there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    state, *rest = stat.rpartition(")")[2].split()
+    return None if state in {"Z", "X"} else rest[18]
+
+
+def _machine() -> str:
+    """The running kernel and process id namespace: the same only for processes that see each other."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{socket.gethostname()}/{uuid.getnode()}/no-proc"
+
+
+def _is_dead(owner: Owner) -> bool:
+    """Whether the owner certainly ended: it ran on this machine and its process is gone."""
+    if owner.machine != _machine() or owner.machine.endswith("/no-proc"):
+        return False
+    return _process_start(owner.pid) != owner.process_start
+
+
+class Lease:
+    """A held lease; its heartbeat beats until `release`."""
+
+    def __init__(self, path: Path, command: str) -> None:
+        self.path = path
+        self._owner = Owner(
+            token=uuid.uuid4().hex,
+            command=command,
+            host=socket.gethostname(),
+            machine=_machine(),
+            pid=os.getpid(),
+            process_start=_process_start(os.getpid()) or "",
+            since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+        self._stop = threading.Event()
+        self._lost = False
+        self._beater = threading.Thread(target=self._beat, name=f"lease {path.name}", daemon=True)
+
+    def acquire(self) -> None:
+        """Takes the lease, from a dead owner if need be.
+
+        Raises:
+            BusyError: another run lives and holds it.
+            StorageError: the folder cannot be written.
+        """
+        with storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            while not self._create():
+                self._take_from_the_dead()
+        self._beater.start()
+
+    def _create(self) -> bool:
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(fd, "wb") as out:
+            out.write(msgspec.json.encode(self._owner))
+        return True
+
+    def _take_from_the_dead(self) -> None:
+        seen = self._read()
+        if seen is None:
+            return
+        owner = _parse(seen)
+        if owner is None or not _is_dead(owner):
+            self._wait_for_a_beat(seen, owner)
+        grave = tmp_of(self.path.with_name(f"{self.path.name}.{self._owner.token}"))
+        try:
+            self.path.rename(grave)
+        except FileNotFoundError:
+            return
+        buried = grave.read_bytes()
+        if buried != seen:
+            # Somebody was faster and took it over between our look and our hand: give it back.
+            grave.rename(self.path)
+            raise self._busy(_parse(buried))
+        grave.unlink()
+
+    def _wait_for_a_beat(self, seen: bytes, owner: Owner | None) -> None:
+        """Returns when the file stood still for `STALE_AFTER` seconds; raises BusyError when it moves."""
+        if owner is not None and owner.machine == _machine() and not owner.machine.endswith("/no-proc"):
+            raise self._busy(owner)
+        deadline = time.monotonic() + STALE_AFTER
+        while time.monotonic() < deadline:
+            time.sleep(BEAT_SECONDS / 4)
+            now = self._read()
+            if now is None:
+                return
+            if now != seen:
+                raise self._busy(_parse(now))
+
+    def _busy(self, owner: Owner | None) -> BusyError:
+        return BusyError(
+            f"held by {owner or 'another run'}",
+            where=str(self.path),
+            remedy="Wait until it ends, or end it; a run that died is noticed within ten seconds.",
+        )
+
+    def _read(self) -> bytes | None:
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _is_ours(self) -> bool:
+        data = self._read()
+        owner = _parse(data) if data is not None else None
+        return owner is not None and owner.token == self._owner.token
+
+    def _beat(self) -> None:
+        tmp = tmp_of(self.path.with_name(f"{self.path.name}.{self._owner.token}"))
+        while not self._stop.wait(BEAT_SECONDS):
+            try:
+                if not self._is_ours():
+                    self._lost = True
+                    return
+                self._owner = msgspec.structs.replace(self._owner, beat=self._owner.beat + 1)
+                tmp.write_bytes(msgspec.json.encode(self._owner))
+                tmp.rename(self.path)
+            except OSError:
+                # A full or absent disk stops the heart, not the work: `check` tells whether the lease still stands.
+                tmp.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raises BusyError if another run took the lease over, because this one seemed dead to it."""
+        if self._lost or not self._is_ours():
+            data = self._read()
+            raise self._busy(_parse(data) if data is not None else None)
+
+    def release(self) -> None:
+        """Gives the lease back, if it is still ours."""
+        self._stop.set()
+        if self._beater.is_alive():
+            self._beater.join()
+        if self._is_ours():
+            self.path.unlink(missing_ok=True)
+
+
+def _parse(data: bytes) -> Owner | None:
+    try:
+        return msgspec.json.decode(data, type=Owner)
+    except msgspec.DecodeError:
+        return None
+
+
+@contextmanager
+def hold_file(path: Path, command: str) -> Iterator[Callable[[], None]]:
+    """Holds the lease at `path`; gives a function that raises BusyError once another run took it over."""
+    lease = Lease(path, command)
+    lease.acquire()
+    try:
+        yield lease.check
+    finally:
+        lease.release()
+
+
+@contextmanager
+def hold(partition: Partition, command: str) -> Iterator[Callable[[], None]]:
+    """Holds a partition while the block runs; every command that writes one does.
+
+    Raises:
+        BusyError: another run holds it; the message says who.
+    """
+    with hold_file(partition.lease, command) as check:
+        yield check

@@ -1,0 +1,140 @@
+"""The shards of an index: written as a set, and known to belong together by `shards.json`."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from modbot.errors import InputError
+from modbot.files.atomic import storage_errors, write_bytes, writing
+from modbot.files.index_csv import BAD_COLUMN, ROW_COLUMN, open_index, to_csv_line
+from modbot.files.journal import file_digest
+from modbot.files.paths import Partition
+from modbot.records import jsonl
+
+SET_FILE = "shards.json"
+MAX_SHARDS = 100_000
+
+
+class ShardSet(msgspec.Struct, frozen=True, kw_only=True):
+    """`shards.json`: which index the shards are of. `digest` is the index file's SHA-256; `rows` those of each shard."""
+
+    source: str
+    digest: str
+    date: str
+    count: int
+    rows: list[int]
+    bad_rows: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(self.rows)
+
+    def names(self) -> list[str]:
+        """The shards' names without suffix, in order of rows."""
+        return [shard_name(number, self.count) for number in range(self.count)]
+
+    def starts(self) -> list[int]:
+        """The first row of each shard, and behind them the number of rows in all."""
+        starts = [0]
+        for rows in self.rows:
+            starts.append(starts[-1] + rows)
+        return starts
+
+
+def shard_name(number: int, count: int) -> str:
+    """`shard_07`: as many digits as the last shard of `count` needs, at least two."""
+    return f"shard_{number:0{max(2, len(str(count - 1)))}d}"
+
+
+def read_set(folder: Path) -> ShardSet | None:
+    """The set that lies in the folder; None if there is none, or one that is being written."""
+    try:
+        return jsonl.decode((folder / SET_FILE).read_bytes(), ShardSet)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f"not a shard set ({error})", where=str(folder / SET_FILE), remedy="Split the index again."
+        ) from None
+
+
+def write_set(index_path: Path, folder: Path, *, date: str, count: int) -> tuple[ShardSet, Iterator[str]]:
+    """Splits an index into `count` shards of consecutive rows, each with the columns `bad_row` and `row` behind its own.
+
+    Gives the set and what is malformed about rows, one text each. `shards.json` goes first and comes back last, so that
+    a set that is not whole is never taken for one.
+
+    Raises:
+        InputError: the index is missing, no CSV, or has no rows.
+        StorageError: the disk refused.
+    """
+    problems: list[str] = []
+    total = sum(1 for _ in open_index(index_path))
+    if total == 0:
+        raise InputError("no rows: there is nothing to split", where=str(index_path), remedy="Make the index again.")
+    digest = file_digest(index_path)
+    sizes = [total // count + (number < total % count) for number in range(count)]
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SET_FILE).unlink(missing_ok=True)
+    index = open_index(index_path)
+    clash = {BAD_COLUMN, ROW_COLUMN} & set(index.header)
+    if clash:
+        raise InputError(
+            f"column {min(clash)!r} is one that shards add", where=str(index_path), remedy="Rename it in the index."
+        )
+    header = to_csv_line([*index.header, BAD_COLUMN, ROW_COLUMN]).encode()
+    rows = enumerate(index)
+    for number, size in enumerate(sizes):
+        with writing(folder / f"{shard_name(number, count)}.csv") as out:
+            out.write(header)
+            for _ in range(size):
+                row, raw = next(rows)
+                if raw.bad:
+                    problems.append(raw.bad)
+                out.write(to_csv_line([*raw.cells, raw.bad or "", row]).encode())
+    shards = ShardSet(source=str(index_path), digest=digest, date=date, count=count, rows=sizes, bad_rows=len(problems))
+    names = {f"{name}.csv" for name in shards.names()}
+    with storage_errors(folder):
+        for old in [*folder.glob("shard_*.csv"), *folder.glob("shard_*.csv.tmp")]:
+            if old.name not in names:
+                old.unlink()
+    write_bytes(folder / SET_FILE, jsonl.encode_document(shards))
+    return shards, iter(problems)
+
+
+def find_set(partition: Partition, pattern: str | None) -> tuple[Path, ShardSet]:
+    """The folder and the set that `--shard-glob` names (default: the partition's own).
+
+    Raises:
+        InputError: nothing matches, or the shards are of another date, another index, or not all there; the message
+            names the split command that mends it.
+    """
+    pattern = pattern or str(partition.shards / "shard_*.csv")
+    found = [Path(path) for path in glob.glob(pattern)]
+    mend = f"Mend it with: modbot split --profile {partition.profile} --date {partition.date} --shards N"
+    if not found:
+        where = f"OUT_DIR is {partition.out_dir}"
+        raise InputError(f"no shard matches {pattern} ({where})", where="--shard-glob", remedy=mend)
+    folders = {path.parent for path in found}
+    if len(folders) > 1:
+        raise InputError(
+            f"{pattern} matches shards of several folders", where="--shard-glob", remedy="Name one folder."
+        )
+    folder = folders.pop()
+    shards = read_set(folder)
+    if shards is None:
+        raise InputError("no shards.json: the split did not end", where=str(folder), remedy=mend)
+    mend = mend.replace(" N", f" {shards.count}")
+    if shards.date != partition.date:
+        raise InputError(f"the shards are of {shards.date}, not of {partition.date}", where=str(folder), remedy=mend)
+    if {path.name for path in found} != {f"{name}.csv" for name in shards.names()}:
+        what = f"{len(found)} shards match where shards.json counts {shards.count}"
+        raise InputError(what, where=str(folder), remedy=mend)
+    if partition.index.exists() and file_digest(partition.index) != shards.digest:
+        raise InputError(f"the shards are not of {partition.index} as it is now", where=str(folder), remedy=mend)
+    return folder, shards

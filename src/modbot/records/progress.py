@@ -1,0 +1,99 @@
+"""What long work says of itself: receipts and manifests on disk, events while it runs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+State = Literal["queued", "running", "done", "failed"]
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """Proof that a shard is finished, written last. Digests are SHA-256 in hex.
+
+    `settings` is the digest of all that shapes the lines, `input` that of what was read, `output` that of the file
+    written. `counters` are additive numbers of this shard, `detail` the rest (averages, names, settings in full).
+    """
+
+    step: str
+    shard: str
+    rows: int
+    lines: int
+    errors: dict[str, int]
+    settings: str
+    input: str
+    output: str
+    finished_at: str
+    counters: dict[str, float]
+    detail: dict[str, Any]
+
+
+class ShardStatus(msgspec.Struct, kw_only=True):
+    """One shard in the manifest. `done` and `failed` count lines."""
+
+    state: State = "queued"
+    rows: int = 0
+    done: int = 0
+    failed: int = 0
+    error: str | None = None
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """The status file of a step's run: what an operator looks at, never what a resume relies on."""
+
+    step: str
+    profile: str
+    date: str
+    started_at: str
+    updated_at: str
+    settings: dict[str, Any]
+    shards: dict[str, ShardStatus]
+    adjustments: list[Any] = msgspec.field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
+
+
+class ShardStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """A shard begins, or goes on behind `done` lines of an earlier run."""
+
+    shard: str
+    rows: int
+    done: int
+    failed: int
+
+
+class ShardAdvanced(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines so far in the shard's journal."""
+
+    shard: str
+    done: int
+    failed: int
+
+
+class ShardFinished(msgspec.Struct, frozen=True, kw_only=True):
+    """A shard's file and receipt stand. `reused`: they stood before, nothing was done."""
+
+    receipt: Receipt
+    reused: bool = False
+
+
+class ShardFailed(msgspec.Struct, frozen=True, kw_only=True):
+    """A shard did not finish; its journal keeps what it has."""
+
+    shard: str
+    error: str
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a person should read once: a provider that did not start, a setting that does nothing."""
+
+    text: str
+
+
+class RateAdjusted(msgspec.Struct, frozen=True, kw_only=True):
+    """The budget changed; `adjustment` says when, why, from and to."""
+
+    adjustment: Any
+
+
+Event = ShardStarted | ShardAdvanced | ShardFinished | ShardFailed | Notice | RateAdjusted
