@@ -23,6 +23,7 @@ BAD_COLUMN = "bad_row"
 
 MAX_CELL = 128 * 1024
 MAX_URL = 8 * 1024
+MAX_DIGITS = 18
 _MESSAGE_COLUMNS = frozenset(COLUMNS) - {"phash_hex", "phash_distance_ref", "note"}
 _SCHEMES = ("https", "http", "file")
 
@@ -43,6 +44,7 @@ class IndexFile:
         self.path = path
         self._lines = _Lines(stream)
         self.header = self._read_header()
+        self._url = self.header.index("url")
 
     def _read_header(self) -> list[str]:
         where = str(self.path)
@@ -67,18 +69,18 @@ class IndexFile:
 
     def __iter__(self) -> Iterator[RawRow]:
         width = len(self.header)
-        for line, cells, problem in self._records():
-            if cells == []:
+        for line, found, problem in self._records():
+            if found == []:
                 continue
-            bad = problem
-            if cells is None:
-                cells = []
-            elif len(cells) != width:
+            bad, cells = problem, found or []
+            if bad is None and len(cells) != width:
                 bad = f"{len(cells)} cells where the header has {width}"
             if any(map(_has_surrogates, cells)):
                 cells = [cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for cell in cells]
                 bad = bad or "not UTF-8"
-            yield RawRow(line, (cells + [""] * width)[:width], f"line {line}: {bad}" if bad else None)
+            cells = (cells + [""] * width)[:width]
+            bad = bad or _bad_url(cells[self._url])
+            yield RawRow(line, cells, f"line {line}: {bad}" if bad else None)
 
     def _records(self) -> Iterator[tuple[int, list[str] | None, str | None]]:
         """(line number, cells or None where they cannot be told, what is wrong) of each record."""
@@ -95,8 +97,8 @@ class IndexFile:
             broken = cells is None or (width is not None and cells != [] and len(cells) != width)
             if broken and self._lines.number > line:
                 # A quote that was not meant as one ran on over the end of its line: only that line is malformed.
-                self._lines.rewind_behind_first(mark)
-                cells, problem = None, "a quotation mark that is not closed"
+                first = self._lines.rewind_behind_first(mark)
+                cells, problem = next(csv.reader([first.rstrip("\r\n")])), "a quotation mark that is not closed"
             if width is None and cells:
                 width = len(cells)
             yield line, cells, problem
@@ -129,10 +131,11 @@ class _Lines:
         self._since_mark.clear()
         return self.number
 
-    def rewind_behind_first(self, mark: int) -> None:
+    def rewind_behind_first(self, mark: int) -> str:
         self._ahead.extend(reversed(self._since_mark[1:]))
         del self._since_mark[1:]
         self.number = mark + 1
+        return self._since_mark[0]
 
 
 def _has_surrogates(text: str) -> bool:
@@ -166,17 +169,17 @@ def read_rows(path: Path) -> Iterator[IndexRow]:
         bad = cells.pop(BAD_COLUMN, "") or raw.bad
         if BAD_COLUMN in names and not number.isdecimal():
             raise InputError(f"line {raw.line}: no row number", where=str(path), remedy="Split the index again.")
-        yield to_row(cells, row=int(number) if number.isdecimal() else position, line=raw.line, bad=bad)
+        yield to_row(cells, row=int(number) if number.isdecimal() else position, bad=bad)
 
 
-def to_row(cells: dict[str, str], *, row: int, line: int, bad: str | None = None) -> IndexRow:
+def to_row(cells: dict[str, str], *, row: int, bad: str | None = None) -> IndexRow:
     """One row, its cells checked; what cannot be used as what it should be is kept in `extra` as it stands."""
     known = {name: value for name, value in cells.items() if value and name in _MESSAGE_COLUMNS}
     extra = {name: value for name, value in cells.items() if value and name not in _MESSAGE_COLUMNS}
     nsfw = _truth(known.pop("is_nsfw_channel", ""), "is_nsfw_channel", extra)
     spoiler = _truth(known.pop("is_spoiler", ""), "is_spoiler", extra)
     size = known.pop("file_size", "")
-    if size and not (size.isascii() and size.isdecimal() and len(size) <= 18):
+    if size and not (size.isascii() and size.isdecimal() and len(size) <= MAX_DIGITS):
         extra["file_size"], size = size, ""
     filename = known.get("filename", "")
     return IndexRow(
@@ -185,7 +188,7 @@ def to_row(cells: dict[str, str], *, row: int, line: int, bad: str | None = None
         is_spoiler=bool(spoiler) or filename.startswith("SPOILER_"),
         file_size=int(size) if size else None,
         extra=extra,
-        bad=bad or _bad_url(known.get("url", ""), line),
+        bad=bad,
         **known,
     )
 
@@ -197,18 +200,18 @@ def _truth(text: str, name: str, extra: dict[str, str]) -> bool | None:
     return value
 
 
-def _bad_url(url: str, line: int) -> str | None:
+def _bad_url(url: str) -> str | None:
     if not url:
-        return f"line {line}: no url"
+        return "no url"
     if len(url) > MAX_URL or not url.isprintable() or " " in url:
-        return f"line {line}: the url is no link"
+        return "the url is no link"
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        return f"line {line}: the url is no link"
+        return "the url is no link"
     if parts.scheme not in _SCHEMES or not (parts.hostname or parts.scheme == "file"):
-        return f"line {line}: the url does not begin with https://"
+        return "the url does not begin with https://"
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,7 +19,7 @@ MAX_SHARDS = 100_000
 
 
 class ShardSet(msgspec.Struct, frozen=True, kw_only=True):
-    """`shards.json`: which index the shards are of. `digest` is the index file's SHA-256; `rows` those of each shard."""
+    """`shards.json`: which index the shards are of. `digest`: the index file's SHA-256; `rows`: those of each shard."""
 
     source: str
     digest: str
@@ -62,8 +61,8 @@ def read_set(folder: Path) -> ShardSet | None:
         ) from None
 
 
-def write_set(index_path: Path, folder: Path, *, date: str, count: int) -> tuple[ShardSet, Iterator[str]]:
-    """Splits an index into `count` shards of consecutive rows, each with the columns `bad_row` and `row` behind its own.
+def write_set(index_path: Path, folder: Path, *, date: str, count: int) -> tuple[ShardSet, list[str]]:
+    """Splits an index into `count` shards of consecutive rows, with the columns `bad_row` and `row` behind its own.
 
     Gives the set and what is malformed about rows, one text each. `shards.json` goes first and comes back last, so that
     a set that is not whole is never taken for one.
@@ -104,7 +103,7 @@ def write_set(index_path: Path, folder: Path, *, date: str, count: int) -> tuple
             if old.name not in names:
                 old.unlink()
     write_bytes(folder / SET_FILE, jsonl.encode_document(shards))
-    return shards, iter(problems)
+    return shards, problems
 
 
 def find_set(partition: Partition, pattern: str | None) -> tuple[Path, ShardSet]:
@@ -115,7 +114,7 @@ def find_set(partition: Partition, pattern: str | None) -> tuple[Path, ShardSet]
             names the split command that mends it.
     """
     pattern = pattern or str(partition.shards / "shard_*.csv")
-    found = [Path(path) for path in glob.glob(pattern)]
+    found = [Path(path) for path in glob.glob(pattern)]  # noqa: PTH207 - the pattern is relative to where we are
     mend = f"Mend it with: modbot split --profile {partition.profile} --date {partition.date} --shards N"
     if not found:
         where = f"OUT_DIR is {partition.out_dir}"

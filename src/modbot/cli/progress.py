@@ -1,0 +1,141 @@
+"""Long work as it is told: a bar on a terminal, plain lines in a log. Everything goes to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Protocol
+
+import click
+
+from modbot.records.progress import (
+    Event,
+    Notice,
+    RateAdjusted,
+    ShardAdvanced,
+    ShardFailed,
+    ShardFinished,
+    ShardStarted,
+)
+
+LOG_SECONDS = 10.0
+"""Between two plain lines of one run."""
+
+
+class Tally:
+    """How far a step is: lines done, failed and due, and the rate since the start."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._shards: dict[str, tuple[int, int]] = {}
+        self._recovered = 0
+        self._started = monotonic()
+
+    @property
+    def done(self) -> int:
+        return sum(done for done, _ in self._shards.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(failed for _, failed in self._shards.values())
+
+    @property
+    def rate(self) -> float:
+        """Lines a second of this run; what an earlier run left does not count."""
+        return (self.done - self._recovered) / max(monotonic() - self._started, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total - self.done) / self.rate if self.rate > 0 else None
+
+    def hear(self, event: Event) -> None:
+        match event:
+            case ShardStarted():
+                before = self._shards.get(event.shard, (0, 0))[0]
+                self._recovered += event.done - before
+                self._shards[event.shard] = event.done, event.failed
+            case ShardAdvanced():
+                self._shards[event.shard] = event.done, event.failed
+            case ShardFinished(receipt=receipt, reused=reused):
+                if reused:
+                    self._recovered += receipt.lines
+                self._shards[receipt.shard] = receipt.lines, sum(receipt.errors.values())
+            case _:
+                pass
+
+    def __str__(self) -> str:
+        left = self.seconds_left
+        time = "" if left is None or self.done >= self.total else f", {duration(left)} left"
+        return f"{self.done}/{self.total} ({self.rate:.1f}/s{time}), {self.failed} failed"
+
+
+class Adapter(Protocol):
+    """Takes every event of a step."""
+
+    def hear(self, event: Event) -> None: ...
+
+
+@contextmanager
+def telling(step: str, total: int) -> Iterator[Adapter]:
+    """Tells a step's events while the block runs: on a terminal as a bar, elsewhere as plain lines."""
+    if not sys.stderr.isatty():
+        lines = _Lines(step, total)
+        yield lines
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[tally]}"), TimeElapsedColumn()]
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tally = Tally(total)
+        bar = progress.add_task(step, total=total, tally=str(tally))
+
+        class Bar:
+            def hear(self, event: Event) -> None:
+                tally.hear(event)
+                text = _worth_a_line(event)
+                if text is not None:
+                    progress.console.print(text, markup=False, highlight=False)
+                progress.update(bar, completed=tally.done, tally=str(tally))
+
+        yield Bar()
+
+
+class _Lines:
+    def __init__(self, step: str, total: int) -> None:
+        self._step = step
+        self._tally = Tally(total)
+        self._next = monotonic() + LOG_SECONDS
+
+    def hear(self, event: Event) -> None:
+        self._tally.hear(event)
+        text = _worth_a_line(event)
+        if text is not None:
+            click.echo(f"{self._step}: {text}", err=True)
+        finished = isinstance(event, ShardFinished) and not event.reused
+        if finished or monotonic() >= self._next:
+            self._next = monotonic() + LOG_SECONDS
+            click.echo(f"{self._step}: {self._tally}", err=True)
+
+
+def _worth_a_line(event: Event) -> str | None:
+    match event:
+        case ShardFailed():
+            return f"{event.shard} failed: {event.error}"
+        case Notice():
+            return f"warning: {event.text}"
+        case RateAdjusted(adjustment=adjustment):
+            return f"rate: {adjustment}"
+        case _:
+            return None
+
+
+def duration(seconds: float) -> str:
+    """`1 h 23 min`, `4 min 05 s` or `12 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

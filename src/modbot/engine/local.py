@@ -1,0 +1,171 @@
+"""Shards on this machine: worker processes that take one shard after the other and keep their models."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from modbot.errors import ModbotError
+from modbot.records.progress import Event, Receipt, ShardFailed, ShardFinished
+from modbot.stages.step import ShardJob
+
+ATTEMPTS = 3
+"""How often a shard is begun whose worker process dies under it; each time it goes on behind what it had."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class _Worker:
+    """One worker process, and the shard that it is at."""
+
+    def __init__(self) -> None:
+        context = mp.get_context("spawn")
+        self.pipe, far = context.Pipe()
+        self.process: SpawnProcess = context.Process(target=_work, args=(far, os.getpid()), daemon=True)
+        self.process.start()
+        far.close()
+        self.job: ShardJob | None = None
+
+    def give(self, job: ShardJob) -> None:
+        self.job = job
+        self.pipe.send(job)
+
+    def end(self) -> None:
+        self.pipe.close()
+        self.process.terminate()
+        self.process.join()
+
+
+def run_shards(jobs: Sequence[ShardJob], *, parallel: int, report: Callable[[Event], None]) -> list[str]:
+    """Runs every job in one of `parallel` processes, and gives the names of the shards that did not finish.
+
+    A shard whose process dies is begun again behind its journal, three times in all. An error that is not the shard's
+    alone (a full disk, a model that is not there, a stopped budget) ends the run; what was finished is kept.
+
+    Raises:
+        ModbotError: what ended the run.
+    """
+    pool = _Pool(jobs, report)
+    try:
+        pool.run(min(parallel, len(jobs)))
+    finally:
+        pool.end()
+    return sorted(pool.failed)
+
+
+class _Pool:
+    """The shards that wait, the workers, and how often each shard was begun."""
+
+    def __init__(self, jobs: Sequence[ShardJob], report: Callable[[Event], None]) -> None:
+        self._waiting = deque(jobs)
+        self._begun = Counter[str]()
+        self._workers: list[_Worker] = []
+        self._report = report
+        self.failed: list[str] = []
+
+    def run(self, size: int) -> None:
+        for _ in range(size):
+            self._hire()
+        while self._workers:
+            ready = wait([worker.pipe for worker in self._workers])
+            for worker in [worker for worker in self._workers if worker.pipe in ready]:
+                try:
+                    message = worker.pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    self._bury(worker)
+                else:
+                    self._hear(worker, message)
+
+    def end(self) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def _hire(self) -> None:
+        worker = _Worker()
+        self._workers.append(worker)
+        self._occupy(worker)
+
+    def _occupy(self, worker: _Worker) -> None:
+        """Gives the worker the next shard; without one, its work is done."""
+        if not self._waiting:
+            self._workers.remove(worker)
+            worker.end()
+            return
+        job = self._waiting.popleft()
+        self._begun[job.name] += 1
+        worker.give(job if self._begun[job.name] == 1 else job.resumed())
+
+    def _hear(self, worker: _Worker, message: Event | ModbotError) -> None:
+        if isinstance(message, ModbotError):
+            raise message
+        if isinstance(message, ShardFailed):
+            self.failed.append(message.shard)
+        self._report(message)
+        if isinstance(message, ShardFinished | ShardFailed):
+            self._occupy(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        """Goes on after a worker's death: a new one takes its place, its shard is begun again or given up."""
+        self._workers.remove(worker)
+        worker.end()
+        if worker.job is None:
+            raise ModbotError(f"a worker process did not start (exit code {worker.process.exitcode})")
+        name = worker.job.name
+        if self._begun[name] < ATTEMPTS:
+            self._waiting.appendleft(worker.job)
+        else:
+            self.failed.append(name)
+            what = f"its process died {ATTEMPTS} times (exit code {worker.process.exitcode})"
+            self._report(ShardFailed(shard=name, error=what))
+        if self._waiting:
+            self._hire()
+
+
+def _work(pipe: Connection[Any, ShardJob], parent: int) -> None:
+    """The life of a worker process: a job, its events and its outcome, the next job, until the parent is gone."""
+    _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        try:
+            job = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return
+        pipe.send(run_job(job, pipe.send))
+
+
+def run_job(job: ShardJob, report: Callable[[Event], None]) -> ShardFinished | ShardFailed | ModbotError:
+    """One job to its outcome: a receipt, a shard that failed for a reason of its own, or what ends the whole run."""
+    try:
+        receipt: Receipt = job.run(report)
+    except ModbotError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - a defect in one shard must not take the others with it; it is told
+        traceback.print_exc(file=sys.stderr)
+        return ShardFailed(shard=job.name, error=f"{type(error).__name__}: {error}")
+    return ShardFinished(receipt=receipt)
+
+
+def _die_with(parent: int) -> None:
+    """Ends this process at once when the parent ends, so that no orphan writes into a journal that is resumed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    guardian = mp.parent_process()
+
+    def follow() -> None:
+        if guardian is not None:
+            guardian.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -1,0 +1,382 @@
+"""p1: every row's image fetched once, hashed and tagged.
+
+Each row goes its way alone (fetch, decode, batch, score, journal) and only as many at once as the budget's slots and two
+batches can hold, so that the slowest part sets the pace and memory stays flat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from time import monotonic
+from typing import Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from modbot.errors import ModbotError
+from modbot.fetch.client import Fetcher
+from modbot.fetch.coordinator import Coordinator, RemoteCoordinator
+from modbot.fetch.hosts import HostPolicy
+from modbot.fetch.store import Store, Stored
+from modbot.files.index_csv import read_rows
+from modbot.files.journal import Journal, ShardFiles
+from modbot.models.imaging import DecodeError, decode, phash
+from modbot.models.tagger import Tagger, open_tagger
+from modbot.records import jsonl
+from modbot.records.index import IndexRow
+from modbot.records.p1 import Attachment, ImageInfo, Message, P1Record, RecordError, Wd14
+from modbot.records.progress import Event, Notice, Receipt, ShardAdvanced, ShardStarted
+from modbot.records.tags import Group
+from modbot.settings import Secret
+from modbot.stages.step import Throttle, utc_now
+
+REMEMBERED = 1024
+"""How many contents a shard remembers, so that a picture posted under many links is judged once."""
+
+LINGER_SECONDS = 0.02
+"""How long a batch that is not full waits for another image."""
+
+
+class TagSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker needs to tag: the model by name, where it lies, how to run it, and what to keep of its scores.
+
+    `groups`: the rules file's tag groups; their tags are kept whatever their score. `threads`: decoders at once.
+    """
+
+    model: str
+    models_dir: Path
+    provider: str
+    batch: int
+    frames: int
+    groups: dict[str, tuple[str, ...]]
+    threads: int
+
+
+class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker needs to fetch. `concurrency`: requests under way at once in the whole run."""
+
+    cache_dir: Path
+    concurrency: int
+    allow_hosts: tuple[str, ...]
+    file_root: Path | None
+    token: Secret | None
+    discord_api: str
+
+
+@dataclass(frozen=True)
+class TagJob:
+    """p1 of one shard. `coordinator`: the socket of the run's shared budget."""
+
+    files: ShardFiles
+    source: Path
+    rows: int
+    settings: str
+    inputs: str
+    resume: bool
+    tagging: TagSettings
+    fetching: FetchSettings
+    coordinator: Path
+
+    @property
+    def name(self) -> str:
+        return self.files.name
+
+    def resumed(self) -> Self:
+        return replace(self, resume=True)
+
+    def run(self, report: Callable[[Event], None]) -> Receipt:
+        """Tags the shard's rows that its journal does not have yet, and publishes it."""
+        return asyncio.run(self._run(report))
+
+    async def _run(self, report: Callable[[Event], None]) -> Receipt:
+        async with RemoteCoordinator(self.coordinator) as coordinator:
+            return await tag_shard(self, coordinator, report)
+
+
+async def tag_shard(job: TagJob, coordinator: Coordinator, report: Callable[[Event], None]) -> Receipt:
+    """Does one shard: every row a line in the journal, then the receipt.
+
+    Raises:
+        ModbotError: what ends the run (a full disk, a stopped budget, a model that is not there).
+    """
+    started = monotonic()
+    tagger = _tagger(job.tagging.model, job.tagging.models_dir, job.tagging.provider)
+    for warning in tagger.warnings:
+        report(Notice(text=warning))
+    store = Store(job.fetching.cache_dir)
+    async with AsyncExitStack() as stack:
+        journal = stack.enter_context(Journal(job.files, settings=job.settings, inputs=job.inputs, resume=job.resume))
+        fetcher = await stack.enter_async_context(_fetcher(job.fetching, store, coordinator))
+        judge = stack.enter_context(_Judge(tagger, store, job.tagging))
+        report(ShardStarted(shard=job.name, rows=job.rows, done=len(journal.rows), failed=journal.failed))
+        due = Throttle(1.0)
+
+        async def do(row: IndexRow) -> None:
+            journal.append(jsonl.encode_line(await _record(row, fetcher, judge)))
+            if due():
+                report(ShardAdvanced(shard=job.name, done=len(journal.rows), failed=journal.failed))
+
+        recovered = frozenset(journal.rows)
+        todo = (row for row in read_rows(job.source) if row.row not in recovered)
+        await _each(do, todo, at_once=job.fetching.concurrency + 2 * job.tagging.batch)
+        report(ShardAdvanced(shard=job.name, done=len(journal.rows), failed=journal.failed))
+        counters = {**fetcher.counters(), **judge.counters(), "wall_time_s": round(monotonic() - started, 3)}
+        return journal.finish(
+            step="p1",
+            rows=job.rows,
+            finished_at=utc_now(),
+            counters=counters,
+            detail={"provider": tagger.provider, "precision": tagger.precision, "seconds": judge.seconds()},
+        )
+
+
+@lru_cache(maxsize=1)
+def _tagger(model: str, models_dir: Path, provider: str) -> Tagger:
+    """The tagger of this process: loaded once, whatever the number of shards."""
+    return open_tagger(model, models_dir=models_dir, provider=provider)
+
+
+def _fetcher(settings: FetchSettings, store: Store, coordinator: Coordinator) -> Fetcher:
+    return Fetcher(
+        store=store,
+        coordinator=coordinator,
+        hosts=HostPolicy(allow=settings.allow_hosts, file_root=settings.file_root),
+        token=settings.token,
+        discord_api=settings.discord_api,
+    )
+
+
+async def _each(
+    do: Callable[[IndexRow], Coroutine[None, None, None]], rows: Iterable[IndexRow], *, at_once: int
+) -> None:
+    """Does every row, at most `at_once` at a time; the first error ends all. `rows` is read as it is needed."""
+    todo: Iterator[IndexRow] = iter(rows)
+
+    async def work() -> None:
+        for row in todo:
+            await do(row)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        told = errors.subgroup(ModbotError)
+        raise (told or errors).exceptions[0] from None
+
+
+async def _record(row: IndexRow, fetcher: Fetcher, judge: _Judge) -> P1Record:
+    """The p1 record of one row. A stored image that is not what its digest says is fetched once more."""
+    record = P1Record(row=row.row, messages=[_message(row)])
+    for _ in range(2):
+        outcome = await fetcher.fetch(row)
+        if isinstance(outcome, RecordError):
+            record.error = outcome
+            return record
+        judged = await judge(outcome)
+        if judged is not None:
+            break
+    else:
+        detail = "the stored image does not match its digest, twice: the disk under CACHE_DIR returns other bytes"
+        record.error = RecordError(kind="fetch_failed", detail=detail)
+        return record
+    if judged.image is not None:
+        record.sha256, record.phash, record.image = outcome.sha256, judged.phash, judged.image
+    record.wd14, record.error = judged.wd14, judged.error
+    return record
+
+
+def _message(row: IndexRow) -> Message:
+    attachment = Attachment(
+        id=row.attachment_id,
+        filename=row.filename,
+        content_type=row.content_type,
+        file_size=row.file_size,
+        url=row.url,
+        source=row.source,
+        is_spoiler=row.is_spoiler,
+        row=row.row,
+    )
+    return Message(
+        message_link=row.message_link,
+        message_id=row.message_id,
+        channel_id=row.channel_id,
+        channel_name=row.channel_name,
+        guild_id=row.guild_id,
+        author_id=row.author_id,
+        author_name=row.author_name,
+        is_nsfw_channel=row.is_nsfw_channel,
+        is_spoiler=row.is_spoiler,
+        created_at=row.created_at,
+        source=row.source,
+        url=row.url,
+        extra=row.extra,
+        attachments=[attachment],
+    )
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tagger makes of one content: image and scores, or an error, or (inference failed) image and error."""
+
+    phash: str | None = None
+    image: ImageInfo | None = None
+    wd14: Wd14 | None = None
+    error: RecordError | None = None
+
+
+Tensor = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    phash: str
+    image: ImageInfo
+    frames: list[int]
+    tensors: list[Tensor]
+
+
+class _Judge:
+    """Judges each content once: decodes it in a thread, scores it in a batch, and remembers it for a while."""
+
+    def __init__(self, tagger: Tagger, store: Store, settings: TagSettings) -> None:
+        self._tagger = tagger
+        self._store = store
+        self._frames = settings.frames
+        self._keep = Group(chain.from_iterable(settings.groups.values()))
+        self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
+        self._batcher = _Batcher(tagger, settings.batch)
+        self._known: OrderedDict[str, asyncio.Task[Judged | None]] = OrderedDict()
+        self._inferred = 0
+        self._reused = 0
+        self._decode_seconds = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._batcher.close()
+
+    def counters(self) -> dict[str, float]:
+        return {"inferred": self._inferred, "reused": self._reused}
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent in each stage, all threads together."""
+        return {"decode": round(self._decode_seconds, 3), "infer": round(self._batcher.seconds, 3)}
+
+    async def __call__(self, stored: Stored) -> Judged | None:
+        """What there is to say of a stored content; None if its bytes are not what its digest says."""
+        task = self._known.get(stored.sha256)
+        if task is not None:
+            self._reused += 1
+            return await asyncio.shield(task)
+        task = self._known[stored.sha256] = asyncio.create_task(self._judge(stored.sha256))
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        judged = await asyncio.shield(task)
+        if judged is None:
+            self._known.pop(stored.sha256, None)
+        return judged
+
+    async def _judge(self, sha256: str) -> Judged | None:
+        prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, sha256)
+        if not isinstance(prepared, _Prepared):
+            return prepared
+        rows = await asyncio.gather(*map(self._batcher.score, prepared.tensors), return_exceptions=True)
+        scored = []
+        for row in rows:
+            if isinstance(row, BaseException):
+                if not isinstance(row, Exception):
+                    raise row
+                error = RecordError(kind="inference_failed", detail=f"{type(row).__name__}: {row}".partition("\n")[0])
+                return Judged(phash=prepared.phash, image=prepared.image, error=error)
+            scored.append(row)
+        self._inferred += 1
+        worst = max(range(len(scored)), key=lambda number: (self._tagger.badness(scored[number]), -number))
+        wd14 = self._tagger.describe(scored[worst], keep=self._keep, frame=prepared.frames[worst])
+        return Judged(phash=prepared.phash, image=prepared.image, wd14=wd14)
+
+    def _prepare(self, sha256: str) -> _Prepared | Judged | None:
+        """Runs in a decoder's thread: bytes to tensors; the pictures themselves do not leave it."""
+        started = monotonic()
+        data = self._store.read(sha256)
+        if data is None:
+            return None
+        try:
+            decoded = decode(data, max_frames=self._frames)
+        except DecodeError as error:
+            return Judged(error=RecordError(kind=error.kind, detail=error.detail))
+        prepared = _Prepared(
+            phash=phash(decoded.frames[0].picture),
+            image=decoded.info,
+            frames=[frame.index for frame in decoded.frames],
+            tensors=[self._tagger.prepare(frame.picture) for frame in decoded.frames],
+        )
+        self._decode_seconds += monotonic() - started
+        return prepared
+
+
+class _Batcher:
+    """Collects tensors into batches; a batch goes when it is full, or when nothing came for `LINGER_SECONDS`."""
+
+    def __init__(self, tagger: Tagger, size: int) -> None:
+        self._tagger = tagger
+        self._size = size
+        self._waiting: list[tuple[Tensor, asyncio.Future[Tensor]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="infer")
+        self._flights: set[asyncio.Task[None]] = set()
+        self.seconds = 0.0
+
+    async def score(self, tensor: Tensor) -> Tensor:
+        """The tensor's scores, float32 [outputs]. Raises what the model raised for this tensor alone."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Tensor] = loop.create_future()
+        self._waiting.append((tensor, future))
+        if self._timer is not None:
+            self._timer.cancel()
+        if len(self._waiting) >= self._size:
+            self._go()
+        else:
+            self._timer = loop.call_later(LINGER_SECONDS, self._go)
+        return await future
+
+    def _go(self) -> None:
+        batch, self._waiting = self._waiting, []
+        if batch:
+            flight = asyncio.create_task(self._fly(batch))
+            self._flights.add(flight)
+            flight.add_done_callback(self._flights.discard)
+
+    async def _fly(self, batch: list[tuple[Tensor, asyncio.Future[Tensor]]]) -> None:
+        loop = asyncio.get_running_loop()
+        results = await loop.run_in_executor(self._thread, self._run, [tensor for tensor, _ in batch])
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    def _run(self, tensors: list[Tensor]) -> list[Tensor | Exception]:
+        """Runs in the model's thread. A batch that fails is tried image by image, so that one takes no other with it."""
+        started = monotonic()
+        try:
+            return list(self._tagger.scores(tensors))
+        except Exception as error:  # noqa: BLE001 - whatever the runtime raises becomes the record's error
+            return [error] if len(tensors) == 1 else [self._run([tensor])[0] for tensor in tensors]
+        finally:
+            self.seconds += monotonic() - started
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
