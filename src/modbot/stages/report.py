@@ -1,0 +1,111 @@
+"""The report CSV: one row a finding, from the scan as it judges or from the findings it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter, itemgetter
+from pathlib import Path
+
+import msgspec
+
+from modbot.errors import InputError
+from modbot.files.atomic import writing
+from modbot.records.evidence import RATINGS, Evidence, read
+from modbot.records.finding import REPORT_COLUMNS, Outcome, Severity
+from modbot.stages.lines import numbered_lines
+from modbot.stages.sheet import cell, flag, joined, number, sheet
+
+TOP = 10
+_by_score = itemgetter(1)
+_by_detection_score = attrgetter("score")
+
+
+def report_row(evidence: Evidence, tags: Mapping[str, float], outcome: Outcome) -> list[str]:
+    """The cells of one finding, in the order of REPORT_COLUMNS. `tags`: `evidence.tags()`."""
+    posts = evidence.posts
+    rating = evidence.rating
+    metrics = outcome.metrics
+    link = evidence.message_link or posts[0].message_link
+    author = evidence.author_id or posts[0].author_id
+    return [
+        outcome.severity,
+        cell(outcome.rule_id),
+        cell(outcome.rule_title),
+        cell(link),
+        cell(author),
+        flag(evidence.channel_is_nsfw),
+        *(number(rating.get(name)) for name in RATINGS),
+        scored(sorted(tags.items(), key=_by_score, reverse=True)[:TOP]),
+        scored(
+            (found.class_, found.score)
+            for found in sorted(evidence.nudity_detections, key=_by_detection_score, reverse=True)[:TOP]
+        ),
+        number(metrics.get("exposure_score")),
+        number(metrics.get("placement_risk_pre")),
+        number(metrics.get("nsfw_margin")),
+        number(metrics.get("nsfw_ratio")),
+        number(metrics.get("nsfw_general_sum")),
+        scored(metrics.get("violence_tags") or ()),
+        number(metrics.get("animals_sum")),
+        joined(outcome.reasons),
+        str(len(posts)),
+        others((post.message_link for post in posts), link),
+        others((post.author_id for post in posts), author),
+        cell(evidence.sha256),
+    ]
+
+
+def scored(pairs: Iterable[tuple[str, float]]) -> str:
+    """`name:0.93 | …`."""
+    return joined([f"{name}:{score:.2f}" for name, score in pairs])
+
+
+def others(values: Iterable[str | None], first: str | None) -> str:
+    """The distinct values but the first, in order."""
+    return joined(dict.fromkeys(value for value in values if value and value != first))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a report holds: rows written, findings left out by the filter."""
+
+    rows: int
+    left_out: int
+
+
+def write_report(findings: Path, out: Path, severities: frozenset[Severity]) -> Written:
+    """Writes the report of a findings file; `severities` picks, empty takes all.
+
+    Raises:
+        InputError: no such file, or a line that is no finding (named by its number).
+        StorageError: the disk refused.
+    """
+    rows = left_out = 0
+    with writing(out) as raw, sheet(raw, REPORT_COLUMNS) as write_row:
+        for line_number, line in numbered_lines(
+            findings, what="the findings", remedy="Run the scan first: modbot scan"
+        ):
+            outcome = read_outcome(line, findings, line_number)
+            if severities and outcome.severity not in severities:
+                left_out += 1
+                continue
+            evidence = read(line, line_number).evidence
+            write_row(report_row(evidence, evidence.tags(), outcome))
+            rows += 1
+    return Written(rows, left_out)
+
+
+_outcome = msgspec.json.Decoder(Outcome)
+
+
+def read_outcome(line: bytes, path: Path, line_number: int) -> Outcome:
+    """What p3 added to a finding. Raises InputError that names the line and the key."""
+    try:
+        return _outcome.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(
+            f"line {line_number} is no finding ({error})",
+            where=str(path),
+            remedy="Write the findings anew: modbot scan",
+        ) from None
