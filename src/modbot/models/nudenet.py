@@ -1,0 +1,109 @@
+"""NudeNet's detector: the numbers of the `nudenet` package's own `detect`, batched and without its Python loops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from modbot.errors import ModelError
+from modbot.models import imaging, registry
+from modbot.models.providers import Array, Session, open_session
+from modbot.records import jsonl
+from modbot.records.p2 import DETECTION_CLASSES, Detection
+
+_INPUT = 320
+_CANDIDATE_SCORE = 0.2
+_NMS_SCORE = 0.25
+_NMS_IOU = 0.45
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture as the model takes it: `planes` float32 [3, 320, 320], 0 to 1; `width`, `height` of the original."""
+
+    planes: Array
+    width: int
+    height: int
+
+
+class Detector:
+    """NudeNet. `version` names the package, the weights and, where it is not the default, the order of the planes."""
+
+    def __init__(self, model: registry.Installed, session: Session, *, rgb: bool = False) -> None:
+        rows = session.outputs[1] if len(session.outputs) == 3 else None  # noqa: PLR2004 - batch, row, column
+        if rows != 4 + len(DETECTION_CLASSES):
+            raise ModelError("is no NudeNet 3 detector", where=str(model.model))
+        self._session = session
+        self._rgb = rgb
+        self.name = model.name
+        self.version = f"nudenet {model.revision} {model.name}" + (" rgb" if rgb else "")
+        self.provider = session.provider
+        self.precision = session.precision
+        self.warnings = session.warnings
+
+    def prepare(self, picture: imaging.Picture) -> Prepared:
+        """The picture with black to its right and below it, to a square, bilinear to 320 x 320.
+
+        Safe to call in several threads. The default order of the planes is BGR: the thresholds in use were set on it.
+        """
+        pixels = np.asarray(imaging.bounded(picture))
+        side = max(pixels.shape[:2])
+        square = np.zeros((side, side, 3), dtype=np.uint8)
+        square[: pixels.shape[0], : pixels.shape[1]] = pixels
+        small = cv2.resize(square, (_INPUT, _INPUT), interpolation=cv2.INTER_LINEAR)
+        channels = small if self._rgb else small[:, :, ::-1]
+        planes = channels.transpose(2, 0, 1).astype(np.float32) * np.float32(1 / 255.0)
+        return Prepared(np.ascontiguousarray(planes), picture.width, picture.height)
+
+    def detect(self, batch: Sequence[Prepared]) -> list[list[Detection]]:
+        """The detections in each picture, highest score first, boxes in pixels of the original picture."""
+        outputs = self._session.run([one.planes for one in batch])
+        return [_detections(output, one) for output, one in zip(outputs, batch, strict=True)]
+
+
+def open_detector(
+    name: str = "320n",
+    *,
+    models_dir: Path,
+    provider: str = "auto",
+    rgb: bool = False,
+    tell: registry.Tell = registry.to_stderr,
+) -> Detector:
+    """The detector of that name, ready to run; its weights are fetched if they are not there yet.
+
+    Raises:
+        ModelError: it cannot be had, or is not the model that was pinned, or no detector.
+        SettingError: no such provider.
+    """
+    model = registry.locate(name, models_dir, kind="detector", tell=tell)
+    return Detector(model, open_session(model.model, provider), rgb=rgb)
+
+
+def _detections(output: Array, of: Prepared) -> list[Detection]:
+    """Rows of cx, cy, w, h and 18 scores as detections; float32 throughout, in the package's order of operations."""
+    rows = output.T
+    scores = rows[:, 4:].max(axis=1)
+    rows, scores = rows[scores >= _CANDIDATE_SCORE], scores[scores >= _CANDIDATE_SCORE]
+    if not len(rows):
+        return []
+    classes = rows[:, 4:].argmax(axis=1)
+    side = max(of.width, of.height)
+    centre_x, centre_y, w, h = rows[:, :4].T
+    x = np.clip((centre_x - w / 2) * side / _INPUT, 0, of.width)
+    y = np.clip((centre_y - h / 2) * side / _INPUT, 0, of.height)
+    w = np.minimum(w * side / _INPUT, of.width - x)
+    h = np.minimum(h * side / _INPUT, of.height - y)
+    boxes = np.stack((x, y, w, h), axis=1)
+    kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), _NMS_SCORE, _NMS_IOU)
+    return [
+        Detection(
+            class_=DETECTION_CLASSES[classes[i]],
+            score=jsonl.score(scores[i]),
+            box=(int(x[i]), int(y[i]), int(w[i]), int(h[i])),
+        )
+        for i in kept
+    ]

