@@ -1,0 +1,286 @@
+"""A rule set as one Python function.
+
+The function's text is made of names and literals that this module spells; of the rules file's own text only
+`repr` of strings and numbers gets into it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import fsum
+from typing import Any, Literal
+
+from modbot.records.tags import Group
+from modbot.rules import bound, names
+from modbot.rules.bound import Bound
+from modbot.rules.reasons import Placeholder, Reason
+
+
+class RefusedError(Exception):
+    """In `strict`: something could not be evaluated; `site` says what."""
+
+    def __init__(self, site: int) -> None:
+        super().__init__(site)
+        self.site = site
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A checked rule. `site` counts what fails in it as a whole; `rank` orders rules, the winner's is the highest."""
+
+    id: str
+    severity: Literal["red", "orange", "yellow", "green"]
+    priority: int
+    title: str | None
+    stop: bool
+    line: int
+    when: Bound = field(repr=False)
+    reasons: tuple[Reason, ...] = field(repr=False)
+    site: int = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRule:
+    """A checked feature."""
+
+    name: str
+    value: Bound
+    site: int
+
+
+Judgement = tuple[int, list[str], dict[str, float], dict[str, float]]
+"""Index of the winning rule (-1: none), its reasons, the features, the exported signals."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is compiled: the groups by index, features and rules in file order, the exported signals."""
+
+    groups: Mapping[str, Group]
+    features: Sequence[FeatureRule]
+    rules: Sequence[Rule]
+    signals: Mapping[str, Bound]
+
+
+def winning_order(rules: Sequence[Rule]) -> list[int]:
+    """The indices of the rules, best first: the most severe, then the higher priority, then the earlier."""
+    return sorted(range(len(rules)), key=lambda i: (names.SEVERITIES.index(rules[i].severity), -rules[i].priority, i))
+
+
+def compile_program(program: Program) -> Callable[..., Judgement]:
+    """The program as `judge(facts, scores, fail, broken, problems)`.
+
+    `scores` are the groups' scores in the order of `program.groups`; `fail(site)` counts a failure and gives 0 or
+    raises `RefusedError`; `broken(site, error, problems)` takes what was raised and gives 0.
+    """
+    writer = _Writer(program)
+    namespace: dict[str, Any] = {
+        "ERRORS": (ArithmeticError, RefusedError),
+        "GROUPS": tuple(program.groups.values()),
+        "any_class": _any_class,
+        "at_least": _at_least,
+        "clamp": _clamp,
+        "finite": _finite,
+        "fsum": fsum,
+        "min_of_group": _min_of_group,
+        "show": _show,
+        "top": _top,
+    }
+    exec(compile(writer.function(), "<rules>", "exec"), namespace)  # noqa: S102 - the text is our own, see above
+    judge: Callable[..., Judgement] = namespace["judge"]
+    return judge
+
+
+class _Writer:
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._group_index = {name: index for index, name in enumerate(program.groups)}
+        self._aggregates: dict[str, str] = {}
+        self._temporaries = 0
+
+    def function(self) -> str:
+        program = self._program
+        body: list[str] = []
+        for index, feature in enumerate(program.features):
+            body += self._guarded([f"f{index} = finite({self.text(feature.value)})"], feature.site, f"f{index} = ")
+        order = winning_order(program.rules)
+        rank = {index: len(order) - place for place, index in enumerate(order)}
+        body.append("best = 0")
+        body.append("for _ in (0,):")
+        body.append("    pass")
+        for index, rule in enumerate(program.rules):
+            then = [f"if {self.text(rule.when)}:", f"    if best < {rank[index]}: best = {rank[index]}"]
+            if rule.stop:
+                then.append("    break")
+            body += _indented(self._guarded(then, rule.site, ""))
+        body.append("reasons = []")
+        for index, rule in enumerate(program.rules):
+            if rule.reasons:
+                body.append(f"if best == {rank[index]}:")
+                for reason in rule.reasons:
+                    line = f"reasons.append({self._reason(reason)})"
+                    body += _indented(self._guarded([line], rule.site, ""))
+        features = ", ".join(f"{feature.name!r}: f{index}" for index, feature in enumerate(program.features))
+        signals = ", ".join(f"{name!r}: {self.text(node)}" for name, node in program.signals.items())
+        body.append(f"return ORDER[best], reasons, {{{features}}}, {{{signals}}}")
+        return "\n".join(
+            [
+                f"ORDER = {(-1, *reversed(order))!r}",
+                "def judge(facts, scores, fail, broken, problems):",
+                *_indented([*self._prelude(), *body]),
+            ]
+        )
+
+    def _prelude(self) -> list[str]:
+        lines = [
+            "rating = facts.rating.get",
+            "tags = facts.tags",
+            "tag = tags.get",
+            "known = facts.known",
+            "channel_is_nsfw = facts.channel_is_nsfw",
+            "is_spoiler = facts.is_spoiler",
+            "attachment_count = facts.attachment_count",
+            "xsignal = facts.xsignals.get",
+            "classes = {name.upper(): score for name, score in facts.detections}",
+            "exposure_peak = max((s for name, s in facts.detections if name.upper().endswith('_EXPOSED')), default=0.0)"
+            " if classes else 0.0",
+        ]
+        lines += [f"{name} = xsignal({name!r}, 0.0)" for name in names.XSIGNALS]
+        return lines + [f"{name} = {text}" for text, name in self._aggregates.items()]
+
+    def _guarded(self, lines: list[str], site: int, target: str) -> list[str]:
+        return [
+            "try:",
+            *_indented(lines),
+            "except ERRORS as error:",
+            f"    {target}broken({site}, error, problems)",
+        ]
+
+    def _reason(self, reason: Reason) -> str:
+        parts = (repr(part) if isinstance(part, str) else self._placeholder(part) for part in reason)
+        return f"''.join(({', '.join(parts)},))"
+
+    def _placeholder(self, part: Placeholder) -> str:
+        return f"show({self.text(part.value)}, {part.conversion!r}, {part.format!r})"
+
+    def text(self, node: Bound) -> str:  # noqa: C901, PLR0911 - one case a kind of node
+        match node:
+            case bound.Constant(value=value):
+                return f"({value!r})"
+            case bound.Rating(key=key, site=None):
+                return f"rating({key!r}, 0.0)"
+            case bound.Rating(key=key, site=site):
+                return f"(rating({key!r}) if {key!r} in facts.rating else fail({site}))"
+            case bound.Fact(name=name):
+                return name
+            case bound.Known(name=name):
+                return f"({name!r} in known)"
+            case bound.Feature(index=index):
+                return f"f{index}"
+            case bound.Score(tag=tag):
+                return f"tag({tag!r}, 0.0)"
+            case bound.OfGroup():
+                return self._of_group(node)
+            case bound.OfNumbers(function="sum", arguments=arguments):
+                return f"({' + '.join(map(self.text, arguments))})"
+            case bound.OfNumbers(function="clamp", arguments=arguments):
+                return f"clamp({', '.join(map(self.text, arguments))})"
+            case bound.OfNumbers(function=function, arguments=arguments):
+                return f"{function}(({', '.join(map(self.text, arguments))},))"
+            case bound.HasClass(name=name):
+                return f"({name!r} in classes)"
+            case bound.AnyClass(prefix=prefix, suffix=suffix, minimum=minimum):
+                return f"any_class(classes, {prefix!r}, {suffix!r}, {self.text(minimum)})"
+            case bound.Not(operand=operand):
+                return f"(not {self.text(operand)})"
+            case bound.Sign(operator=operator, operand=operand):
+                return f"({operator}{self.text(operand)})"
+            case bound.Chain():
+                return self._chain(node)
+            case bound.Logic(operator=operator, operands=operands):
+                return f"({f' {operator} '.join(map(self.text, operands))})"
+            case bound.Failing(site=site):
+                return f"fail({site})"
+
+    def _chain(self, node: bound.Chain) -> str:
+        text = self.text(node.operands[0])
+        for operator, site, operand in zip(node.operators, node.sites, node.operands[1:], strict=True):
+            right = self.text(operand)
+            if site is None:
+                text = f"{text} {operator} {right}"
+            else:
+                self._temporaries += 1
+                name = f"t{self._temporaries}"
+                text = f"({text} / {name} if ({name} := {right}) else fail({site}))"
+        return f"({text})"
+
+    def _of_group(self, node: bound.OfGroup) -> str:
+        index = self._group_index[node.group]
+        arguments = [self.text(argument) for argument in node.arguments]
+        match node.function:
+            case "sum":
+                return self._aggregate(f"fsum(scores[{index}])", f"sum{index}")
+            case "max":
+                return self._aggregate(f"max(scores[{index}], default=0.0)", f"max{index}")
+            case "min":
+                return self._aggregate(f"min_of_group(scores[{index}], GROUPS[{index}], tags)", f"min{index}")
+            case "any":
+                peak = self._aggregate(f"max(scores[{index}], default=-1e999)", f"peak{index}")
+                return f"({peak} >= {arguments[0]})"
+            case "count":
+                return f"at_least(scores[{index}], {arguments[0]})"
+            case "topk_sum":
+                return f"top(scores[{index}], {', '.join(arguments)})"
+
+    def _aggregate(self, text: str, name: str) -> str:
+        """The local that holds the aggregate, computed once a record."""
+        return self._aggregates.setdefault(text, name)
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
+
+
+def _finite(value: float) -> float:
+    """The value as a feature's float. Raises an `ArithmeticError` if it is not finite."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise OverflowError("not finite")
+    return number
+
+
+def _clamp(x: float, low: float, high: float) -> float:
+    if low > high:
+        low, high = high, low
+    return min(max(x, low), high)
+
+
+def _min_of_group(scores: Sequence[float], group: Group, tags: Mapping[str, float]) -> float:
+    lowest = min(scores, default=0.0)
+    return lowest if group.literals <= tags.keys() else min(lowest, 0.0)
+
+
+def _at_least(scores: Sequence[float], threshold: float) -> int:
+    return sum(score >= threshold for score in scores)
+
+
+def _top(scores: Sequence[float], k: float, threshold: float | None = None) -> float:
+    count = int(k)
+    if count <= 0:
+        return 0.0
+    return fsum(heapq.nlargest(count, scores if threshold is None else [s for s in scores if s >= threshold]))
+
+
+def _any_class(classes: Mapping[str, float], prefix: str, suffix: str, minimum: float) -> bool:
+    return sum(name.startswith(prefix) and name.endswith(suffix) for name in classes) >= minimum
+
+
+def _show(value: float | str, conversion: str, spec: str) -> str:
+    shown = repr(value) if conversion == "r" else value
+    try:
+        return format(shown, spec)
+    except (ValueError, TypeError):
+        return str(shown)

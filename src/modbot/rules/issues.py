@@ -1,0 +1,180 @@
+"""What is wrong with a rules file, where, and what to do: the issue, its place in the text, and how it is drawn."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import msgspec
+
+Level = Literal["error", "warning"]
+
+EXCERPT_WIDTH = 100
+_TAB = 4
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Span(NamedTuple):
+    """A stretch of text: `start` and `end` (exclusive) in characters."""
+
+    start: int
+    end: int
+
+
+class Related(msgspec.Struct, frozen=True, kw_only=True):
+    """Another place that an issue is about. Lines and columns count from 1."""
+
+    line: int
+    column: int
+    message: str
+    excerpt: str
+
+
+class Issue(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong. Lines and columns count characters from 1; `end_column` is the first one behind.
+
+    `excerpt` is the line with the span marked under it, both safe to print. `hint` is the way out.
+    An `error` left something out (or stopped everything); with a `warning`, all of the file runs.
+    """
+
+    code: str
+    level: Level
+    file: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+    message: str
+    excerpt: str = ""
+    hint: str | None = None
+    related: tuple[Related, ...] = ()
+
+
+class Source:
+    """A text that has a name, and the lines, columns and excerpts of its spans."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        self.text = text
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *(found.end() for found in _LINE_BREAK.finditer(self.text))]
+
+    def _line(self, number: int) -> str:
+        end = self._starts[number] if number < len(self._starts) else None
+        return self.text[self._starts[number - 1] : end].rstrip("\r\n")
+
+    def position(self, offset: int) -> tuple[int, int]:
+        """Line and column of a character, from 1."""
+        line = bisect_right(self._starts, offset) - 1
+        return line + 1, offset - self._starts[line] + 1
+
+    def excerpt(self, span: Span) -> str:
+        """The first line of the span, and a line that marks the span under it."""
+        line, column = self.position(span.start)
+        text = self._line(line)
+        start = min(column - 1, len(text))
+        end = max(start, min(start + span.end - span.start, len(text)))
+        return draw(text, start, end)
+
+    def issue(
+        self,
+        code: str,
+        level: Level,
+        span: Span,
+        message: str,
+        *,
+        hint: str | None = None,
+        related: Iterable[tuple[Span, str]] = (),
+    ) -> Issue:
+        """An issue about a span of this text."""
+        line, column = self.position(span.start)
+        end_line, end_column = self.position(max(span.start, span.end))
+        return Issue(
+            code=code,
+            level=level,
+            file=self.file,
+            line=line,
+            column=column,
+            end_line=end_line,
+            end_column=end_column,
+            message=printable(message),
+            excerpt=self.excerpt(span),
+            hint=None if hint is None else printable(hint),
+            related=tuple(self._related(other, note) for other, note in related),
+        )
+
+    def _related(self, span: Span, message: str) -> Related:
+        line, column = self.position(span.start)
+        return Related(line=line, column=column, message=printable(message), excerpt=self.excerpt(span))
+
+
+def draw(text: str, start: int, end: int) -> str:
+    """`text` with its characters `start` to `end` marked by `^` under it; a long line is cut around the mark."""
+    first = max(0, min(start - EXCERPT_WIDTH // 3, len(text) - EXCERPT_WIDTH)) if len(text) > EXCERPT_WIDTH else 0
+    last = min(len(text), first + EXCERPT_WIDTH)
+    before = ("…" if first else "") + printable(text[first:start])
+    marked = printable(text[start : min(end, last)])
+    after = printable(text[min(end, last) : last]) + ("…" if last < len(text) else "")
+    return f"{before}{marked}{after}\n{' ' * display_width(before)}{'^' * max(1, display_width(marked))}"
+
+
+def printable(text: str) -> str:
+    """The text with tabs as spaces, and with nothing in it that moves a terminal's cursor or reverses its writing."""
+    return "".join(_printable(char) for char in text)
+
+
+def _printable(char: str) -> str:
+    if char == "\t":
+        return " " * _TAB
+    if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+        return _REPLACEMENT
+    return char
+
+
+def display_width(text: str) -> int:
+    """How many columns a terminal gives the text: two to wide characters, none to combining marks."""
+    return sum(_width(char) for char in text)
+
+
+def _width(char: str) -> int:
+    if unicodedata.category(char) in {"Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def render(issues: Sequence[Issue]) -> str:
+    """The issues as text for a terminal or a log, one paragraph each; empty if there are none."""
+    return "\n".join(map(_paragraph, issues))
+
+
+def _paragraph(issue: Issue) -> str:
+    head = f"{issue.level}[{issue.code}] {issue.message}"
+    parts = [head, _place(f"--> {issue.file}", issue.line, issue.column, issue.excerpt)]
+    parts += [_place(f"::: {other.message}:", other.line, other.column, other.excerpt) for other in issue.related]
+    if issue.hint:
+        parts.append(f"  = {issue.hint}")
+    return "\n".join(parts) + "\n"
+
+
+def _place(head: str, line: int, column: int, excerpt: str) -> str:
+    place = f"  {head}:{line}:{column}" if head.startswith("-->") else f"  {head} line {line}, column {column}"
+    if not excerpt:
+        return place
+    number = str(line)
+    text, marks = excerpt.split("\n", 1)
+    gutter = " " * len(number)
+    return f"{place}\n {gutter} |\n {number} | {text}\n {gutter} | {marks}"
+
+
+def did_you_mean(name: str, known: Collection[str], quote: str = "`") -> str | None:
+    """A hint that names the closest of the known names; None if none is close."""
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return f"did you mean {quote}{close[0]}{quote}?" if close else None

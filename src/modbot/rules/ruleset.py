@@ -1,0 +1,140 @@
+"""Rules that passed the check: they judge."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from modbot.records.tags import Group
+from modbot.rules.bound import Site
+from modbot.rules.bounds import Capabilities, can_match
+from modbot.rules.compile import Program, RefusedError, Rule, compile_program
+from modbot.rules.facts import Facts, Verdict
+
+Mode = Literal["warn", "strict"]
+
+LOGGED_AT_MOST = 5
+_log = logging.getLogger("modbot.rules")
+
+
+class RuleSet:
+    """The rules of one file, compiled. Only `load_rules` makes one: rules that were not checked cannot judge.
+
+    `rules` are in file order, `groups` by normalised name; `thresholds` have the gate's two defaults where the file
+    is silent. Not safe for use by several threads at once (it counts).
+    """
+
+    def __init__(
+        self, program: Program, sites: Sequence[Site], *, mode: Mode, file: str, thresholds: Mapping[str, float]
+    ) -> None:
+        self.mode = mode
+        self.rules: tuple[Rule, ...] = tuple(program.rules)
+        self.groups: Mapping[str, Group] = program.groups
+        self.thresholds: Mapping[str, float] = thresholds
+        self._program = program
+        self._sites = sites
+        self._file = file
+        self._counts: Counter[int] = Counter()
+        self._logged: Counter[tuple[str, str]] = Counter()
+        self._scores = _GroupIndex(program.groups.values())
+        self._judge = compile_program(program)
+        self._fail = self._refuse if mode == "strict" else self._count
+
+    def judge(self, facts: Facts) -> Verdict:
+        """The verdict. Never raises: what cannot be evaluated is 0 and counted, or in `strict` one of `problems`."""
+        problems: list[str] = []
+        scores = self._scores.of(facts.tags)
+        winner, reasons, features, signals = self._judge(facts, scores, self._fail, self._broken, problems)
+        rule = self.rules[winner] if winner >= 0 else None
+        if rule is None:
+            return Verdict(
+                severity="green",
+                rule_id=None,
+                rule_title=None,
+                reasons=[],
+                priority=None,
+                origin="default",
+                features=features,
+                signals=signals,
+                problems=tuple(problems),
+            )
+        return Verdict(
+            severity=rule.severity,
+            rule_id=rule.id,
+            rule_title=rule.title,
+            reasons=reasons or [rule.id],
+            priority=rule.priority,
+            origin="dsl",
+            features=features,
+            signals=signals,
+            problems=tuple(problems),
+        )
+
+    def issue_counts(self) -> dict[str, dict[str, int]]:
+        """How often something could not be evaluated so far: rule id (or `feature:<name>`) -> kind -> count."""
+        counts: dict[str, dict[str, int]] = defaultdict(dict)
+        for number, count in sorted(self._counts.items()):
+            site = self._sites[number]
+            counts[site.owner][site.kind] = counts[site.owner].get(site.kind, 0) + count
+        return dict(counts)
+
+    def unmatchable(self, capabilities: Capabilities) -> list[str]:
+        """The ids of the rules that match no record whatever its scores, given what the models can see."""
+        return can_match(self._program, capabilities)
+
+    def _count(self, number: int) -> int:
+        site = self._sites[number]
+        self._counts[number] += 1
+        self._logged[site.owner, site.kind] += 1
+        if self._logged[site.owner, site.kind] <= LOGGED_AT_MOST:
+            _log.warning("%s:%d: %s: %s; counted as 0", self._file, site.line, site.owner, site.message)
+        return 0
+
+    def _refuse(self, number: int) -> int:
+        self._count(number)
+        raise RefusedError(number)
+
+    def _broken(self, number: int, error: Exception, problems: list[str]) -> float:
+        if isinstance(error, RefusedError):
+            number = error.site
+        else:
+            self._count(number)
+        if self.mode == "strict":
+            site = self._sites[number]
+            problems.append(f"{site.owner}: {site.message} ({self._file}:{site.line})")
+        return 0.0
+
+
+class _GroupIndex:
+    """Which groups a tag belongs to, worked out once for each tag that is met."""
+
+    _MOST_TAGS = 200_000
+
+    def __init__(self, groups: Iterable[Group]) -> None:
+        self._groups = tuple(groups)
+        self._patterned = any(group.patterns for group in self._groups)
+        self._seen: set[str] = set()
+        self._members: dict[str, tuple[int, ...]] = {}
+        self._learn({tag for group in self._groups for tag in group.literals})
+
+    def of(self, tags: Mapping[str, float]) -> list[list[float]]:
+        """The scores of each group's tags, in no order."""
+        if self._patterned and not self._seen.issuperset(tags):
+            self._learn(tags.keys() - self._seen)
+        scores: list[list[float]] = [[] for _ in self._groups]
+        members = self._members
+        for tag in members.keys() & tags.keys():
+            score = tags[tag]
+            for index in members[tag]:
+                scores[index].append(score)
+        return scores
+
+    def _learn(self, tags: Iterable[str]) -> None:
+        if len(self._seen) > self._MOST_TAGS:
+            self._seen = set(self._members)
+        for tag in tags:
+            self._seen.add(tag)
+            if indices := tuple(index for index, group in enumerate(self._groups) if group.matches(tag)):
+                self._members[tag] = indices
