@@ -1,0 +1,336 @@
+"""p2: the detector where the ratings say so, and the signals that cross tagger and detector."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+from typing import Any, Self
+
+import msgspec
+
+from modbot.errors import InputError
+from modbot.fetch.store import Store
+from modbot.files.journal import Journal, ShardFiles, digest_of
+from modbot.files.paths import Partition
+from modbot.files.shards import ShardSet
+from modbot.models.imaging import DecodeError, decode_frame
+from modbot.models.nudenet import Detector, Prepared, open_detector
+from modbot.records import jsonl
+from modbot.records.p1 import Message, P1Record
+from modbot.records.p2 import Detection, Meta, P2Record, XSignals
+from modbot.records.progress import Event, Notice, Receipt, ShardAdvanced, ShardStarted
+from modbot.records.tags import Group
+from modbot.signals import SignalConfig, compute, gate_opens
+from modbot.stages.merge import merge_in_order
+from modbot.stages.step import Step, Throttle, utc_now
+
+GATES = ("auto", "always", "never")
+
+
+class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker needs for p2.
+
+    `gate`: `auto`, `always` or `never`; `thresholds`: the rules file's, which `auto` compares the ratings with;
+    `nsfw_general`: the patterns of that group; `signals`: the signals' numbers and lists. `threads`: decoders at once.
+    """
+
+    model: str
+    models_dir: Path
+    provider: str
+    batch: int | None
+    gate: str
+    thresholds: dict[str, float]
+    nsfw_general: tuple[str, ...]
+    signals: SignalConfig
+    cache_dir: Path
+    threads: int
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The records of the merged p1 file whose first row is in one shard: bytes `start` to `end`, and their digest."""
+
+    start: int
+    end: int
+    rows: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class AnalyzeJob:
+    """p2 of one shard: a slice of the merged p1 file."""
+
+    files: ShardFiles
+    source: Path
+    part: Slice
+    settings: str
+    inputs: str
+    resume: bool
+    detecting: DetectSettings
+
+    @property
+    def name(self) -> str:
+        return self.files.name
+
+    @property
+    def rows(self) -> int:
+        return self.part.rows
+
+    def resumed(self) -> Self:
+        return replace(self, resume=True)
+
+    def run(self, report: Callable[[Event], None]) -> Receipt:
+        """Analyzes the records that the journal does not have yet, and publishes the shard."""
+        started = monotonic()
+        detector = _detector(self.detecting.model, self.detecting.models_dir, self.detecting.provider)
+        for warning in detector.warnings:
+            report(Notice(text=warning))
+        with Journal(self.files, settings=self.settings, inputs=self.inputs, resume=self.resume) as journal:
+            report(ShardStarted(shard=self.name, rows=self.rows, done=len(journal.rows), failed=journal.failed))
+            due = Throttle(1.0)
+            done = frozenset(journal.rows)
+            todo = (record for record in _read(self.source, self.part) if record.row not in done)
+            for record in _Analyst(detector, self.detecting).analyze(todo):
+                journal.append(jsonl.encode_line(record))
+                if due():
+                    report(ShardAdvanced(shard=self.name, done=len(journal.rows), failed=journal.failed))
+            counters = {**_tally(journal.path), "wall_time_s": round(monotonic() - started, 3)}
+            return journal.finish(
+                step="p2",
+                rows=self.rows,
+                finished_at=utc_now(),
+                counters=counters,
+                detail={"provider": detector.provider, "precision": detector.precision, "model": detector.version},
+            )
+
+
+def plan(
+    partition: Partition,
+    shards: ShardSet,
+    *,
+    detecting: DetectSettings,
+    revision: str,
+    resume: bool,
+    shown: dict[str, Any],
+) -> Step:
+    """p2 of a day: a job for each shard, over the merged p1 file.
+
+    `revision`: the detector's, as it lies on disk. `shown`: the settings as the manifest tells them.
+
+    Raises:
+        InputError: there is no merged p1 file, or it is not of these shards.
+    """
+    source = partition.merged("p1")
+    slices, rows = survey(source, shards)
+    settings = digest_of(
+        "p2",
+        [detecting.model, revision, "fp32"],
+        [detecting.gate, detecting.thresholds if detecting.gate == "auto" else None],
+        [sorted(detecting.nsfw_general), detecting.signals],
+    )
+    folder = partition.step_shards("p2")
+    jobs = tuple(
+        AnalyzeJob(
+            files=ShardFiles(folder, name),
+            source=source,
+            part=part,
+            settings=settings,
+            inputs=part.digest,
+            resume=resume,
+            detecting=detecting,
+        )
+        for name, part in zip(shards.names(), slices, strict=True)
+    )
+    return Step(
+        name="p2",
+        partition=partition,
+        jobs=jobs,
+        settings=shown,
+        merge=lambda: merge_in_order([job.files.lines for job in jobs], partition.merged("p2"), rows=rows),
+    )
+
+
+def survey(source: Path, shards: ShardSet) -> tuple[list[Slice], Sequence[int]]:
+    """The slice of the merged p1 file for each shard, and the first row of every record in it, ascending."""
+    starts = shards.starts()
+    ends = [0] * shards.count
+    counts = [0] * shards.count
+    hashes = [sha256() for _ in range(shards.count)]
+    rows = array("Q")
+    try:
+        lines = source.open("rb")
+    except FileNotFoundError:
+        remedy = f"Run p1 first: modbot tag --profile … --date {shards.date}"
+        raise InputError("there is no merged p1 file", where=str(source), remedy=remedy) from None
+    with lines:
+        for number, line in enumerate(lines, 1):
+            row = _row_of(line, number, source)
+            if row >= shards.total or (rows and row <= rows[-1]):
+                what = f"line {number}: row {row} does not fit these shards"
+                raise InputError(what, where=str(source), remedy="Run p1 again for this day.")
+            shard = bisect_right(starts, row) - 1
+            while starts[shard + 1] <= row:
+                shard += 1
+            rows.append(row)
+            counts[shard] += 1
+            ends[shard] += len(line)
+            hashes[shard].update(line)
+    slices, start = [], 0
+    for length, count, digest in zip(ends, counts, hashes, strict=True):
+        slices.append(Slice(start=start, end=start + length, rows=count, digest=digest.hexdigest()))
+        start += length
+    return slices, rows
+
+
+class _Numbered(msgspec.Struct):
+    row: int
+
+
+def _row_of(line: bytes, number: int, source: Path) -> int:
+    try:
+        return jsonl.decode(line, _Numbered).row
+    except msgspec.DecodeError as error:
+        what = f"line {number} is no p1 record ({error})"
+        raise InputError(what, where=str(source), remedy="Run p1 again for this day.") from None
+
+
+def _read(source: Path, part: Slice) -> Iterator[P1Record]:
+    with source.open("rb") as lines:
+        lines.seek(part.start)
+        for _ in range(part.rows):
+            yield jsonl.decode(lines.readline(), P1Record)
+
+
+class _Executed(msgspec.Struct):
+    meta: Meta
+
+
+def _tally(path: Path) -> dict[str, float]:
+    """The shard's numbers, counted from its lines: the same whatever the number of interruptions."""
+    counts = {"records": 0, "nudenet_executed": 0, "nudenet_skipped": 0, "nudenet_reused": 0, "nudenet_failed": 0}
+    with path.open("rb") as lines:
+        for line in lines:
+            meta = jsonl.decode(line, _Executed).meta
+            counts["records"] += 1
+            fate = "failed" if meta.nudenet_error else "executed" if meta.nudenet_ran else "skipped"
+            counts[f"nudenet_{fate}"] += 1
+    return dict(counts)
+
+
+@lru_cache(maxsize=1)
+def _detector(model: str, models_dir: Path, provider: str) -> Detector:
+    """The detector of this process: loaded once, whatever the number of shards."""
+    return open_detector(model, models_dir=models_dir, provider=provider)
+
+
+_Found = list[Detection] | str
+"""Detections, or why there are none."""
+
+
+class _Analyst:
+    """Records in, p2 records out, in order; pictures are decoded ahead in threads and detected in batches."""
+
+    def __init__(self, detector: Detector, settings: DetectSettings) -> None:
+        self._detector = detector
+        self._settings = settings
+        self._store = Store(settings.cache_dir)
+        self._nsfw = Group(settings.nsfw_general)
+        self._batch = settings.batch or (1 if detector.provider in {"cpu", "openvino"} else 16)
+
+    def analyze(self, records: Iterable[P1Record]) -> Iterator[P2Record]:
+        with ThreadPoolExecutor(self._settings.threads, thread_name_prefix="decode") as decoders:
+            waiting: deque[tuple[P1Record, Future[Prepared | str] | None]] = deque()
+            gated = 0
+            for record in records:
+                future = decoders.submit(self._prepare, record) if self._gate(record) else None
+                waiting.append((record, future))
+                gated += future is not None
+                # One batch is prepared while the one before it is detected.
+                if gated >= 2 * self._batch or len(waiting) >= 64 * self._batch:
+                    ready = [waiting.popleft() for _ in range(len(waiting) // 2 or 1)]
+                    gated -= sum(future is not None for _, future in ready)
+                    yield from self._finish(ready)
+            yield from self._finish(waiting)
+
+    def _gate(self, record: P1Record) -> bool:
+        if record.image is None or record.wd14 is None:
+            return False
+        return gate_opens(record.wd14.rating, self._settings.thresholds, self._settings.gate)
+
+    def _prepare(self, record: P1Record) -> Prepared | str:
+        data = self._store.read(record.sha256 or "")
+        if data is None:
+            return "the image is no longer in the store (CACHE_DIR): run p1 again for this day"
+        try:
+            return self._detector.prepare(decode_frame(data, record.wd14.frame if record.wd14 else 0))
+        except DecodeError as error:
+            return str(error)
+
+    def _finish(self, records: Iterable[tuple[P1Record, Future[Prepared | str] | None]]) -> Iterator[P2Record]:
+        ready = [(record, future.result() if future is not None else None) for record, future in records]
+        inputs = [prepared for _, prepared in ready if isinstance(prepared, Prepared)]
+        found: Iterator[_Found] = iter(
+            found for at in range(0, len(inputs), self._batch) for found in self._detect(inputs[at : at + self._batch])
+        )
+        for record, prepared in ready:
+            if prepared is None:
+                yield self._record(record, None)
+            else:
+                yield self._record(record, prepared if isinstance(prepared, str) else next(found))
+
+    def _detect(self, batch: Sequence[Prepared]) -> Sequence[_Found]:
+        """A batch that fails is tried image by image, so that one takes no other with it."""
+        try:
+            return self._detector.detect(batch)
+        except Exception as error:  # noqa: BLE001 - whatever the runtime raises becomes the record's error
+            if len(batch) == 1:
+                return [f"{type(error).__name__}: {error}".partition("\n")[0]]
+            return [self._detect([one])[0] for one in batch]
+
+    def _record(self, record: P1Record, found: _Found | None) -> P2Record:
+        detections = found if isinstance(found, list) else []
+        wd14 = record.wd14
+        first = record.messages[0] if record.messages else Message()
+        return P2Record(
+            **{name: getattr(record, name) for name in P1Record.__struct_fields__},
+            guild_id=first.guild_id,
+            channel_id=first.channel_id,
+            message_id=first.message_id,
+            message_link=first.message_link,
+            created_at=first.created_at,
+            author_id=first.author_id,
+            source=first.source,
+            is_nsfw_channel=bool(record.messages) and all(m.is_nsfw_channel is True for m in record.messages),
+            nudity_detections=detections,
+            xsignals=self._signals(record, detections),
+            meta=Meta(
+                nudenet_version=self._detector.version,
+                nudenet_ran=isinstance(found, list),
+                gate=self._settings.gate,
+                wd_model=wd14.model if wd14 else None,
+                wd_revision=wd14.revision if wd14 else None,
+                wd_input_size=wd14.input_size if wd14 else None,
+                nudenet_error=found if isinstance(found, str) else None,
+            ),
+        )
+
+    def _signals(self, record: P1Record, detections: list[Detection]) -> XSignals:
+        if record.wd14 is None or record.image is None:
+            return XSignals()
+        return compute(
+            rating=record.wd14.rating,
+            tags=record.wd14.general_raw or record.wd14.general,
+            detections=detections,
+            width=record.image.width,
+            height=record.image.height,
+            nsfw=self._nsfw,
+            config=self._settings.signals,
+        )
