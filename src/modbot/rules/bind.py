@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, cast
 
 from modbot.records.tags import Group, normalise
 from modbot.rules import bound, names, syntax
-from modbot.rules.bound import Bound, Site
+from modbot.rules.bound import Bound
 from modbot.rules.issues import Span, did_you_mean
 from modbot.rules.names import Parameters
 

@@ -49,12 +49,11 @@ class _Ranges:
         self._can = capabilities
         self.features: list[Range] = []
 
-    def of(self, node: Bound) -> Range:  # noqa: C901, PLR0911, PLR0912 - one case a kind of node
+    def of(self, node: Bound) -> Range:
         match node:
-            case bound.Constant(value=str(value)):
-                return Range(bool(value), bool(value))
             case bound.Constant(value=value):
-                return Range(value, value)
+                number = float(bool(value)) if isinstance(value, str) else value
+                return Range(number, number)
             case bound.Rating(key=key):
                 return _TRUTH if key in self._can.ratings else _ZERO if node.site is None else _ANY
             case bound.Fact(name=name):
@@ -173,7 +172,7 @@ def _calculated(left: Range, operator: str, right: Range) -> Range:
         case "*":
             ends = [a * b for a in left for b in right]
         case _:
-            if left == _ZERO or right == _ZERO:
+            if _ZERO in {left, right}:
                 return _ZERO
             return _ANY
     return _ANY if any(math.isnan(end) for end in ends) else Range(min(ends), max(ends))

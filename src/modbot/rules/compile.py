@@ -86,6 +86,7 @@ def compile_program(program: Program) -> Callable[..., Judgement]:
         "finite": _finite,
         "fsum": fsum,
         "min_of_group": _min_of_group,
+        "peak_of_exposed": _peak_of_exposed,
         "show": _show,
         "top": _top,
     }
@@ -145,8 +146,7 @@ class _Writer:
             "attachment_count = facts.attachment_count",
             "xsignal = facts.xsignals.get",
             "classes = {name.upper(): score for name, score in facts.detections}",
-            "exposure_peak = max((s for name, s in facts.detections if name.upper().endswith('_EXPOSED')), default=0.0)"
-            " if classes else 0.0",
+            "exposure_peak = peak_of_exposed(facts.detections) if classes else 0.0",
         ]
         lines += [f"{name} = xsignal({name!r}, 0.0)" for name in names.XSIGNALS]
         return lines + [f"{name} = {text}" for text, name in self._aggregates.items()]
@@ -166,7 +166,7 @@ class _Writer:
     def _placeholder(self, part: Placeholder) -> str:
         return f"show({self.text(part.value)}, {part.conversion!r}, {part.format!r})"
 
-    def text(self, node: Bound) -> str:  # noqa: C901, PLR0911 - one case a kind of node
+    def text(self, node: Bound) -> str:
         match node:
             case bound.Constant(value=value):
                 return f"({value!r})"
@@ -250,6 +250,10 @@ def _finite(value: float) -> float:
     if not math.isfinite(number):
         raise OverflowError("not finite")
     return number
+
+
+def _peak_of_exposed(detections: Sequence[tuple[str, float]]) -> float:
+    return max((score for name, score in detections if name.upper().endswith("_EXPOSED")), default=0.0)
 
 
 def _clamp(x: float, low: float, high: float) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import yaml
 from yaml.constructor import ConstructorError, SafeConstructor
 
-from modbot.rules.issues import Span, Source
+from modbot.rules.issues import Source, Span
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_MERGES = 1_000
@@ -70,7 +70,7 @@ def text_of(node: Node) -> str | None:
     return node.value if isinstance(node, Scalar) and node.tag == _TEXT else None
 
 
-def plain_value(node: Node) -> str | float | bool | None | Node:
+def plain_value(node: Node) -> str | float | bool | Node | None:
     """The value of a plain scalar as YAML 1.1 reads it; the node itself where it is nothing plain."""
     if not isinstance(node, Scalar):
         return node

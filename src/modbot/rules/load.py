@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Literal, NamedTuple, cast
 
@@ -315,7 +315,7 @@ class _Loader:
         return len(self._sites) - 1
 
     def _report(self, finding: Finding) -> None:
-        tell = self._remark if finding.remark else partial(self._error) if finding.fatal else self._doubt
+        tell = self._remark if finding.remark else self._error if finding.fatal else self._doubt
         tell(finding.code, finding.span, finding.message, finding.hint)
 
     def _features(self, entry: _Entry | None, scope: Scope) -> list[FeatureRule]:
@@ -532,14 +532,10 @@ class _Loader:
 
     def _signals(self, scope: Scope) -> dict[str, bound.Bound]:
         """What findings export: each built-in number, or the feature that overrides it."""
-        nothing: Callable[[SiteKind, Span, str], int] = lambda kind, span, message: self._site(
-            "signals", kind, span, message
-        )  # noqa: E731
-        exported: dict[str, bound.Bound] = {}
-        for name, identifier in names.EXPORTED.items():
-            own = Scope(scope.groups, {}, (), features=scope.features)
-            exported[name] = bind(syntax.Name(identifier, Span(0, 0)), own, nothing).node
-        return exported
+        own = Scope(scope.groups, {}, (), features=scope.features)
+        site = partial(self._site, "signals")
+        nowhere = Span(0, 0)
+        return {name: bind(syntax.Name(of, nowhere), own, site).node for name, of in names.EXPORTED.items()}
 
 
 def _is_finite(number: float) -> bool:

@@ -19,7 +19,7 @@ MAX_LENGTH = 20_000
 MAX_DEPTH = 20
 MAX_DIGITS = 100
 EXACT = 2**53
-"""Whole numbers up to here stay whole; larger ones are kept as floats, which arithmetic cannot make arbitrarily long."""
+"""Whole numbers up to here stay whole; larger ones are kept as floats, whose products have a bounded length."""
 MAX_OPERANDS = 200
 """How many operands one run of `+`, `-`, `*`, `/` or one comparison chains."""
 
@@ -360,10 +360,9 @@ class _Parser:
             return ExpressionError(
                 token.span, f"{_FOREIGN[token.text]} not in the language", _FOREIGN_HINTS.get(token.text)
             )
+        hint = did_you_mean(token.text.lower(), ("and", "or", "not")) if token.kind == "name" else None
         if self._operator() == "not":
             hint = "`!` binds looser than a comparison: put it in parentheses"
-            return ExpressionError(token.span, f"`{token.text}` where {expected} should be", hint)
-        hint = did_you_mean(token.text.lower(), ("and", "or", "not")) if token.kind == "name" else None
         return ExpressionError(token.span, f"`{token.text}` where {expected} should be", hint)
 
 
