@@ -43,7 +43,7 @@ def get(name: str, *, again: bool) -> None:
     if known is None:
         raise ModelError(f"no model {name!r} can be fetched", remedy=f"Use one of: {', '.join(registry.KNOWN)}")
     if again or name not in registry.installed_names(models_dir):
-        registry.fetch(known, models_dir, tell=lambda line: click.echo(line, err=True))
+        registry.fetch(known, models_dir, replace=again, tell=lambda line: click.echo(line, err=True))
     installed = registry.check(name, models_dir, kind=known.kind)
     click.echo(f"{installed.folder}: {name} {installed.revision}, verified")
 

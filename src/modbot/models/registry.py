@@ -7,6 +7,7 @@ model that somebody put there; it is used as it is.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 import sys
@@ -214,8 +215,10 @@ def _revision(folder: Path, known: Known | None, lock: Lock | None) -> str:
     return lock.revision if lock else f"sha256-{sha256_of(folder / MODEL_FILE)[:16]}"
 
 
-def fetch(known: Known, models_dir: Path, *, tell: Tell = to_stderr) -> Path:
-    """Fetches the model into its folder, which appears whole or not at all, in place of what was there.
+def fetch(known: Known, models_dir: Path, *, replace: bool = False, tell: Tell = to_stderr) -> Path:
+    """Fetches the model into its folder, which appears whole or not at all.
+
+    A folder that is there, or that another process fetched in the meantime, stays unless `replace` says otherwise.
 
     Raises:
         ModelError: it cannot be had, or what came is not what was pinned.
@@ -223,7 +226,7 @@ def fetch(known: Known, models_dir: Path, *, tell: Tell = to_stderr) -> Path:
     """
     folder = folder_of(known.name, models_dir)
     tell(f"{known.name}: from {known.source}, licence {known.licence}")
-    with _new_folder(folder) as new:
+    with _new_folder(folder, replace=replace) as new:
         revision = known.fetch(new)
         files = {path.name: sha256_of(path) for path in sorted(new.iterdir()) if path.is_file()}
         if known.sha256 and files[MODEL_FILE] != known.sha256:
@@ -271,7 +274,7 @@ def _read_lock(folder: Path, remedy: str) -> Lock | None:
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
+def _new_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
     """A folder that becomes `folder` when the block ends well, and is removed when it does not."""
     with storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -281,7 +284,11 @@ def _new_folder(folder: Path) -> Iterator[Path]:
             yield new
             for path in new.iterdir():
                 sync_file(path)
-            if folder.exists():
+            if replace and folder.exists():
                 folder.rename(old)
-            new.rename(folder)
+            try:
+                new.rename(folder)
+            except OSError as error:
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or not (folder / MODEL_FILE).is_file():
+                    raise
         sync_folder(folder.parent)

@@ -1,0 +1,21 @@
+"""What tests of every kind share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from modbot.models import registry
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """MODELS_DIR with open_nsfw and NudeNet in it: fetched the first time, as a user's first run does."""
+    folder = REPOSITORY / os.environ.get("MODELS_DIR", "models")
+    registry.locate("open_nsfw", folder, kind="tagger")
+    registry.locate("320n", folder, kind="detector")
+    return folder
