@@ -10,6 +10,7 @@
     │   ├── BusyError                    another run holds the partition
     │   └── ShardsFailedError            some shards did not finish; the rest is kept
     ├── StorageError            exit 1   the disk refused: full, read-only, gone
+    ├── RateLimitError          exit 1   a server must not be asked any further for now; what was finished is kept
     └── InterruptedRunError     exit 130 stopped by a signal; what was finished is kept
 
 Foreign exceptions are translated into these where the foreign library is called, and nowhere else.
@@ -82,6 +83,10 @@ class ShardsFailedError(UnmetError):
 
 class StorageError(ModbotError):
     """The disk refused: full, read-only or gone."""
+
+
+class RateLimitError(ModbotError):
+    """A server must not be asked any further for now; everything finished so far is kept."""
 
 
 class InterruptedRunError(ModbotError):

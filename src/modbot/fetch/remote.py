@@ -1,0 +1,292 @@
+"""The coordinator across processes: msgpack frames over a Unix socket in a folder that only this user can enter.
+
+The parent runs `serve`, each worker a `RemoteCoordinator`. What a worker held is free when its connection ends; a
+worker whose parent is gone cannot go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future as ThreadFuture
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from modbot.errors import InterruptedRunError, ModbotError, RateLimitError, StorageError
+from modbot.fetch.budget import Answer, Lane, Ticket
+from modbot.fetch.coordinator import LocalCoordinator, Outcome, handed
+
+T = TypeVar("T")
+
+
+class _Claim(msgspec.Struct, tag=True):
+    id: int
+    key: str
+
+
+class _Admit(msgspec.Struct, tag=True):
+    id: int
+    lane: Lane
+
+
+class _Settle(msgspec.Struct, tag=True):
+    key: str
+    outcome: Outcome | None
+
+
+class _Report(msgspec.Struct, tag=True):
+    ticket: Ticket
+    answer: Answer | None
+
+
+class _Claimed(msgspec.Struct, tag=True):
+    id: int
+    value: Outcome | None
+
+
+class _Admitted(msgspec.Struct, tag=True):
+    id: int
+    value: Ticket
+
+
+class _Refused(msgspec.Struct, tag=True):
+    id: int
+    kind: str
+    what: str
+    where: str | None
+    remedy: str | None
+
+
+_Request = _Claim | _Admit | _Settle | _Report
+_Reply = _Claimed | _Admitted | _Refused
+_REFUSALS: dict[str, type[ModbotError]] = {kind.__name__: kind for kind in (RateLimitError, StorageError)}
+_LENGTH = 4
+_encoder = msgspec.msgpack.Encoder()
+_requests: msgspec.msgpack.Decoder[_Request] = msgspec.msgpack.Decoder(_Request)
+_replies: msgspec.msgpack.Decoder[_Reply] = msgspec.msgpack.Decoder(_Reply)
+
+
+def _frame(message: _Request | _Reply) -> bytes:
+    body = _encoder.encode(message)
+    return len(body).to_bytes(_LENGTH, "big") + body
+
+
+async def _frames(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[T]) -> AsyncIterator[T]:
+    """The messages until the other side closes, or is gone in the middle of one."""
+    try:
+        while True:
+            length = int.from_bytes(await reader.readexactly(_LENGTH), "big")
+            yield decoder.decode(await reader.readexactly(length))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancels the tasks and waits for them; what else went wrong in them is raised."""
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+
+
+@contextmanager
+def serve(coordinator: LocalCoordinator) -> Iterator[Path]:
+    """Serves the coordinator to other processes while the block runs; gives the socket's path.
+
+    It runs in a loop of its own, in a thread: meanwhile nothing else may use the coordinator, and its
+    `on_adjustment` is called from that thread.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="modbot-"))
+    path = folder / "run.sock"
+    started: ThreadFuture[Callable[[], object]] = ThreadFuture()
+    ended: ThreadFuture[None] = ThreadFuture()
+
+    def run() -> None:
+        try:
+            asyncio.run(_serve(coordinator, path, started))
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
+            (ended if started.done() else started).set_exception(error)
+        else:
+            ended.set_result(None)
+
+    thread = threading.Thread(target=run, name="modbot-coordinator", daemon=True)
+    thread.start()
+    try:
+        stop = started.result()
+        try:
+            yield path
+        finally:
+            stop()
+            ended.result()
+    finally:
+        thread.join()
+        shutil.rmtree(folder)
+
+
+async def _serve(coordinator: LocalCoordinator, path: Path, started: ThreadFuture[Callable[[], object]]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    workers: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = loop.create_task(_Worker(coordinator, writer).attend(reader))
+        workers.add(task)
+        task.add_done_callback(workers.discard)
+
+    async with coordinator, await asyncio.start_unix_server(connected, path):
+        started.set_result(lambda: loop.call_soon_threadsafe(stop.set))
+        await stop.wait()
+        await _end(workers)
+
+
+class _Worker:
+    """The parent's end of one connection: what the worker holds, and its calls that wait."""
+
+    def __init__(self, coordinator: LocalCoordinator, writer: asyncio.StreamWriter) -> None:
+        self._coordinator = coordinator
+        self._writer = writer
+        self._claims: set[str] = set()
+        self._tickets: dict[int, Ticket] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def attend(self, reader: asyncio.StreamReader) -> None:
+        """Serves the worker until it is gone; then frees what it held."""
+        try:
+            async for request in _frames(reader, _requests):
+                self._take(request)
+        finally:
+            try:
+                await _end(self._calls)
+            finally:
+                self._free()
+                self._writer.close()
+
+    def _take(self, request: _Request) -> None:
+        match request:
+            case _Settle(key, outcome):
+                self._claims.remove(key)
+                self._coordinator.settle(key, outcome)
+            case _Report(ticket, answer):
+                del self._tickets[ticket.id]
+                self._coordinator.report(ticket, answer)
+            case _Claim() | _Admit():
+                task = asyncio.get_running_loop().create_task(self._call(request))
+                self._calls.add(task)
+                task.add_done_callback(self._calls.discard)
+
+    async def _call(self, request: _Claim | _Admit) -> None:
+        reply: _Reply
+        try:
+            if isinstance(request, _Claim):
+                reply = _Claimed(request.id, await self._claim(request.key))
+            else:
+                reply = _Admitted(request.id, await self._admit(request.lane))
+        except tuple(_REFUSALS.values()) as error:
+            reply = _Refused(request.id, type(error).__name__, error.what, error.where, error.remedy)
+        self._writer.write(_frame(reply))
+
+    async def _claim(self, key: str) -> Outcome | None:
+        outcome = await self._coordinator.claim(key)
+        if outcome is None:
+            self._claims.add(key)
+        return outcome
+
+    async def _admit(self, lane: Lane) -> Ticket:
+        ticket = await self._coordinator.admit(lane)
+        self._tickets[ticket.id] = ticket
+        return ticket
+
+    def _free(self) -> None:
+        for key in self._claims:
+            self._coordinator.settle(key, None)
+        for ticket in self._tickets.values():
+            self._coordinator.report(ticket, None)
+
+
+class RemoteCoordinator:
+    """A worker's end: a `Coordinator` whose calls go to the parent. An async context manager.
+
+    Raises:
+        InterruptedRunError: from entering and from every method, once the parent is gone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._calls = 0
+        self._pending: dict[int, tuple[asyncio.Future[Any], Callable[[Any], None]]] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._listener: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(self._path)
+        except OSError as error:
+            raise _parent_gone() from error
+        self._listener = asyncio.get_running_loop().create_task(self._listen(reader))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._writer is not None and self._listener is not None:
+            self._writer.close()
+            await _end({self._listener})
+
+    async def claim(self, key: str) -> Outcome | None:
+        def give_back(outcome: Outcome | None) -> None:
+            if outcome is None:
+                self.settle(key, None)
+
+        return await self._call(lambda number: _Claim(number, key), give_back)
+
+    def settle(self, key: str, outcome: Outcome | None) -> None:
+        self._send(_Settle(key, outcome))
+
+    async def admit(self, lane: Lane) -> Ticket:
+        return await self._call(lambda number: _Admit(number, lane), lambda ticket: self.report(ticket, None))
+
+    def report(self, ticket: Ticket, answer: Answer | None) -> None:
+        self._send(_Report(ticket, answer))
+
+    def _call(self, request: Callable[[int], _Request], give_back: Callable[[T], None]) -> Awaitable[T]:
+        self._calls += 1
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._send(request(self._calls))
+        self._pending[self._calls] = (future, give_back)
+        return handed(future, give_back)
+
+    def _send(self, message: _Request) -> None:
+        if self._writer is None or self._writer.is_closing() or self._listener is None or self._listener.done():
+            raise _parent_gone()
+        self._writer.write(_frame(message))
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        try:
+            async for reply in _frames(reader, _replies):
+                self._take(reply)
+        finally:
+            for future, _ in self._pending.values():
+                if not future.done():
+                    future.set_exception(_parent_gone())
+            self._pending.clear()
+
+    def _take(self, reply: _Reply) -> None:
+        future, give_back = self._pending.pop(reply.id)
+        if isinstance(reply, _Refused):
+            if not future.done():
+                future.set_exception(_REFUSALS[reply.kind](reply.what, where=reply.where, remedy=reply.remedy))
+        elif future.done():  # its caller was cancelled meanwhile
+            give_back(reply.value)
+        else:
+            future.set_result(reply.value)
+
+
+def _parent_gone() -> InterruptedRunError:
+    return InterruptedRunError(
+        "the process that leads this run is gone", remedy="Run the same command again: what was finished is kept."
+    )

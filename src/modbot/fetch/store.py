@@ -1,0 +1,229 @@
+"""The content store: every image once, under its digest, in a folder that several machines may share.
+
+    images/<aa>/<sha256>               the bytes
+    images/links/<aa>/<sha256 of key>  which digest an attachment's key had, as JSON
+    images/tmp/<owner>.<random>.tmp    what is being written
+
+Nothing is locked: files appear by rename, and each says nothing that could become untrue. The link is published
+before its image, so a stored image is always one that will be found again; a link without its image is simply not
+stored. Nothing is synced: what a power cut damages fails its digest, and is fetched again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import msgspec
+
+from modbot.errors import InputError, StorageError
+from modbot.files.atomic import TMP_SUFFIX, storage_errors
+
+ABANDONED_S = 3_600.0
+"""A temporary file of another machine that has not grown for this long is nobody's: no fetch may last so long."""
+
+
+class TooLargeError(Exception):
+    """More bytes than the limit that was given."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """An image in the store: the hex digest of its bytes, and how many they are."""
+
+    sha256: str
+    bytes: int
+
+
+class Store:
+    """The store below `cache_dir`. Its methods block on the disk.
+
+    Raises:
+        StorageError: from every method, when the disk refuses.
+    """
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._root = cache_dir / "images"
+        self._tmp = self._root / "tmp"
+        self._owner = _owner()
+        with storage_errors(self._tmp):
+            self._tmp.mkdir(parents=True, exist_ok=True)
+
+    def find(self, key: str) -> Stored | None:
+        """The image that this key had, if it is stored and still has its digest."""
+        try:
+            stored = msgspec.json.decode(self._link(key).read_bytes(), type=Stored)
+            return stored if self._load(stored.sha256) is not None else None
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+        except OSError as error:
+            raise _unreadable(error, self._link(key)) from error
+
+    def read(self, sha256: str) -> bytes:
+        """The bytes of a stored image.
+
+        Raises:
+            InputError: it is not there, or is no longer what its digest says.
+        """
+        data = self._load(sha256)
+        if data is None:
+            raise InputError(
+                "this image is gone from the store, or damaged",
+                where=str(self.path(sha256)),
+                remedy="Run p1 again: it fetches what is missing.",
+            )
+        return data
+
+    def path(self, sha256: str) -> Path:
+        """Where an image with this digest lies, or would."""
+        return self._root / sha256[:2] / sha256
+
+    def receive(self, key: str, *, limit: int) -> Incoming:
+        """A place for the bytes of the attachment `key`, at most `limit` of them."""
+        return Incoming(self, key, limit)
+
+    def sweep(self) -> int:
+        """Removes what dead runs left half written, and gives the number of files; live runs' are left alone."""
+        removed = 0
+        with storage_errors(self._tmp):
+            now = self._disk_time()
+            for tmp in self._tmp.glob(f"*{TMP_SUFFIX}"):
+                if self._is_abandoned(tmp, now):
+                    tmp.unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+    def _load(self, sha256: str) -> bytes | None:
+        try:
+            data = self.path(sha256).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unreadable(error, self.path(sha256)) from error
+        return data if hashlib.sha256(data).hexdigest() == sha256 else None
+
+    def _link(self, key: str) -> Path:
+        name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        return self._root / "links" / name[:2] / name
+
+    def _new_tmp(self) -> Path:
+        return self._tmp / f"{self._owner}.{secrets.token_hex(8)}{TMP_SUFFIX}"
+
+    def _publish_link(self, key: str, stored: Stored) -> None:
+        tmp = self._new_tmp()
+        tmp.write_bytes(msgspec.json.encode(stored))
+        _place(tmp, self._link(key))
+
+    def _publish_image(self, tmp: Path, stored: Stored) -> None:
+        _place(tmp, self.path(stored.sha256))
+
+    def _disk_time(self) -> float:
+        """Now, by the clock that stamps the files there, which need not be this machine's."""
+        probe = self._new_tmp()
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink()
+
+    def _is_abandoned(self, tmp: Path, now: float) -> bool:
+        world, pid, started, *_ = [*tmp.name.split("."), "", "", ""]
+        if world == _WORLD:
+            return _started(pid) != started
+        try:
+            return now - tmp.stat().st_mtime > ABANDONED_S
+        except FileNotFoundError:
+            return False
+
+
+class Incoming:
+    """The bytes of one attachment on their way into the store. A context manager: `write`, then `finish`.
+
+    Left without `finish`, nothing of them stays.
+
+    Raises:
+        TooLargeError: more bytes than the limit.
+        StorageError: the disk refused.
+    """
+
+    def __init__(self, store: Store, key: str, limit: int) -> None:
+        self._store = store
+        self._key = key
+        self._limit = limit
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._tmp = store._new_tmp()  # noqa: SLF001 - the store's other half
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with storage_errors(self._tmp):
+            self._close()
+            self._tmp.unlink(missing_ok=True)
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Takes the next bytes."""
+        self._size += len(data)
+        if self._size > self._limit:
+            raise TooLargeError
+        self._digest.update(data)
+        with storage_errors(self._tmp):
+            if self._file is None:
+                self._file = self._tmp.open("wb", buffering=0)
+            self._file.write(data)
+
+    def finish(self, data: bytes | bytearray = b"") -> Stored:
+        """Takes the last bytes and puts the image into its place."""
+        self.write(data)
+        stored = Stored(self._digest.hexdigest(), self._size)
+        with storage_errors(self._tmp):
+            self._close()
+            self._store._publish_link(self._key, stored)  # noqa: SLF001 - as above
+            self._store._publish_image(self._tmp, stored)  # noqa: SLF001 - as above
+        return stored
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _place(tmp: Path, path: Path) -> None:
+    try:
+        tmp.rename(path)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tmp.rename(path)
+
+
+def _unreadable(error: OSError, path: Path) -> StorageError:
+    return StorageError(f"cannot be read ({error.strerror or error})", where=str(path))
+
+
+def _world() -> str:
+    """Names the process table that this process's id is an entry of: this boot, this container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        namespace = bytes(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # no /proc: then nobody can tell who lives, and age decides
+        return secrets.token_hex(6)
+    return hashlib.sha256(boot + namespace).hexdigest()[:12]
+
+
+def _started(pid: str | int) -> str:
+    """When the process started, in ticks since boot, as text; empty if there is none."""
+    try:
+        stat = Path(f"/proc/{int(pid)}/stat").read_bytes()
+    except (OSError, ValueError):
+        return ""
+    return stat.rsplit(b")", 1)[1].split()[19].decode()
+
+
+_WORLD = _world()
+
+
+def _owner() -> str:
+    return f"{_WORLD}.{os.getpid()}.{_started(os.getpid())}"
