@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Literal
+from typing import Any, Literal
 
 from modbot.errors import SettingError
 from modbot.records.evidence import Evidence, Post
@@ -35,6 +35,19 @@ class Selection:
     offset: int = 0
     limit: int | None = None
     tz: tzinfo = UTC
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """As `--print-config` tells it."""
+        return {
+            "since": None if self.since is None else self.since.isoformat(),
+            "until": None if self.until is None else self.until.isoformat(),
+            "channels": sorted(self.channels),
+            "severities": sorted(self.severities),
+            "offset": self.offset,
+            "limit": self.limit,
+            "tz": str(self.tz),
+        }
 
     @property
     def by_time(self) -> bool:

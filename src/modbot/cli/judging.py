@@ -1,0 +1,133 @@
+"""The flags of the commands that judge, and the rules file that they name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from modbot.cli.options import day
+from modbot.errors import RequestError, SettingError
+from modbot.settings import Settings
+
+if TYPE_CHECKING:
+    from modbot.records.finding import Severity
+    from modbot.rules import Mode
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MODES = click.Choice(["warn", "strict"])
+SEVERITIES = ("red", "orange", "yellow", "green")
+FROM_TO = ".."
+DATE = "{date}"
+
+
+class Severities(click.ParamType[tuple[str, ...]]):
+    """One or more severities, separated by commas."""
+
+    name = "severity"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip().lower() for name in str(value).split(","))
+        for name in names:
+            if name not in SEVERITIES:
+                self.fail(f"{name!r} is no severity; use {', '.join(SEVERITIES)}", param, ctx)
+        return names
+
+
+class Const(click.ParamType[tuple[str, float]]):
+    """`NAME=VALUE`: a number that the rules read as `const_NAME`."""
+
+    name = "const"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        if isinstance(value, tuple):
+            return value
+        name, _, text = str(value).partition("=")
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not name.isidentifier() or not math.isfinite(number):
+            self.fail(f"{value!r} is no NAME=NUMBER", param, ctx)
+        return name, number
+
+
+def severity_option(command: F) -> F:
+    """`--severity`: the command gets a tuple of tuples, for `severities()`."""
+    return click.option(
+        "--severity", "severity", type=Severities(), multiple=True, metavar="NAME[,NAME]", help="Only these severities."
+    )(command)
+
+
+def severities(given: Iterable[tuple[Severity, ...]]) -> frozenset[Severity]:
+    """What `--severity` names."""
+    return frozenset(name for names in given for name in names)
+
+
+def mode_option(command: F) -> F:
+    """`--dsl-mode`."""
+    return click.option(
+        "--dsl-mode", type=MODES, help="Mode of the rules.  [default: MODBOT_DSL_MODE, the file's dsl_mode, warn]"
+    )(command)
+
+
+def const_option(command: F) -> F:
+    """`--const`, repeatable: the command gets pairs of name and number."""
+    return click.option(
+        "--const", "consts", type=Const(), multiple=True, metavar="NAME=VALUE", help="Another value for const_NAME."
+    )(command)
+
+
+def jobs_option(command: F) -> F:
+    """`--jobs`."""
+    return click.option("--jobs", type=int, default=1, show_default=True, help="Days at once; 1 is all there is yet.")(
+        command
+    )
+
+
+def check_jobs(jobs: int) -> None:
+    """Days are judged one after the other; more has its place behind this flag."""
+    if jobs != 1:
+        raise SettingError(f"{jobs} jobs at once are not possible yet", where="--jobs", remedy="Use --jobs 1.")
+
+
+def environment_mode(settings: Settings) -> Mode | None:
+    """What MODBOT_DSL_MODE says."""
+    mode: Literal["warn", "strict"] | None = (
+        "strict" if settings.dsl_mode == "strict" else "warn" if settings.dsl_mode == "warn" else None
+    )
+    return mode
+
+
+def days(text: str, tz: str) -> list[str]:
+    """The days of `A..B`, both included. Raises SettingError."""
+    first, dots, last = text.partition(FROM_TO)
+    if not dots:
+        raise SettingError(f"{text!r} is no range", where="--dates", remedy="Give two days: 2025-09-01..2025-09-30.")
+    found = list(_between(date.fromisoformat(day(first, tz)), date.fromisoformat(day(last, tz))))
+    if not found:
+        raise SettingError(f"{text!r} ends before it begins", where="--dates", remedy="Give the earlier day first.")
+    return found
+
+
+def _between(first: date, last: date) -> Iterator[str]:
+    for number in range((last - first).days + 1):
+        yield (first + timedelta(days=number)).isoformat()
+
+
+def dated(path: Path | None, date_: str, flag: str, *, many: bool) -> Path | None:
+    """The path with the day in the place of `{date}`; over several days it must hold one. Raises RequestError."""
+    if path is None:
+        return None
+    if many and DATE not in str(path):
+        raise RequestError(
+            f"{path} would hold every day", where=flag, remedy=f"With --dates, put {DATE} into the path."
+        )
+    return Path(str(path).replace(DATE, date_)) if many else path

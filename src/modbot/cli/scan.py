@@ -1,0 +1,230 @@
+"""`modbot scan`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from modbot.cli.judging import (
+    check_jobs,
+    const_option,
+    dated,
+    days,
+    environment_mode,
+    jobs_option,
+    mode_option,
+    severities,
+    severity_option,
+)
+from modbot.cli.options import COUNT, PATH, RULES_FILE, partition, partition_options
+from modbot.settings import load
+
+if TYPE_CHECKING:
+    from modbot.files.paths import Partition
+    from modbot.stages.rulebook import ModeRequest, Rulebook
+    from modbot.stages.scan import Scanned
+    from modbot.stages.select import Selection
+    from modbot.stages.tally import Tally
+
+
+@click.command(
+    epilog="Example: modbot scan --date 2025-10-01 --rules configs/rules.yaml --since 1970-01-01 --until 2099-12-31"
+)
+@partition_options
+@click.option("--rules", type=PATH, default=RULES_FILE, show_default=True, help="Rules file.")
+@click.option("--analysis", type=PATH, help="p2 records.  [default: OUT_DIR/profiles/NAME/p2/p2_DAY.jsonl]")
+@click.option("--findings", type=PATH, help="Another place for the findings; the report goes beside them.")
+@click.option("--metrics", type=PATH, help="A further place for the metrics.")
+@click.option("--trace-jsonl", "trace", type=PATH, help="How each record came to its verdict.")
+@click.option("--since", metavar="WHEN", help="Messages from here on: YYYY-MM-DD, ISO 8601, or 7d, 24h ago.")
+@click.option("--until", metavar="WHEN", help="Messages up to here; a bare date includes that day.")
+@severity_option
+@click.option("--channel", "channels", multiple=True, metavar="ID|NAME", help="Only messages of these channels.")
+@click.option("--limit", type=COUNT, help="At most so many findings.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out so many findings first.")
+@mode_option
+@const_option
+@click.option(
+    "--unjudged",
+    type=click.Choice(["red", "orange", "yellow"]),
+    default="yellow",
+    show_default=True,
+    help="Severity of a record that could not be judged.",
+)
+@click.option("--allow-legacy", is_flag=True, help="Go on with a rules file that is not version 2.")
+@click.option(
+    "--fallback",
+    type=click.Choice(["green", "skip"]),
+    default="skip",
+    show_default=True,
+    help="With --allow-legacy: every record green, or nothing written.",
+)
+@click.option("--dry-run", is_flag=True, help="Write only what --metrics and --trace-jsonl name.")
+@click.option("--print-config", is_flag=True, help="Print what the run rests on, as JSON, before it starts.")
+@click.option("--dates", metavar="DAY..DAY", help="Several days, each on its own; overrides --date.")
+@jobs_option
+def scan(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
+    """p3: judge the day by the rules: findings, report, metrics.
+
+    A run that leaves any record out writes findings_DAY.part.jsonl and report_DAY.part.csv: the day's own files are
+    only ever replaced by the whole day.
+    """
+    Command(given).run()
+
+
+class Command:
+    """One call of `modbot scan`."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+        self._settings = load()
+        self._now = datetime.now(UTC)
+
+    def run(self) -> None:
+        """Scans the day, or each of the days, and tells what came of it."""
+        from modbot.errors import InputError
+        from modbot.stages.tally import Tally
+
+        check_jobs(self._given["jobs"])
+        dates = self._given["dates"]
+        wanted = [self._given["date"]] if dates is None else days(dates, self._settings.tz)
+        parts = [partition(self._settings, self._given["profile"], date) for date in wanted]
+        if dates is None:
+            self._scan_day(parts[0], many=False)
+            return
+        total, missing, done = Tally(), [], 0
+        for part in parts:
+            if not (self._path("analysis", part, many=True) or part.merged("p2")).exists():
+                missing.append(part.date)
+                continue
+            scanned = self._scan_day(part, many=True)
+            done += 1
+            if scanned is not None:
+                total.merge(scanned.tally)
+        if not done:
+            raise InputError("no day of the range has p2 records", where="--dates", remedy="Analyze the days first.")
+        _tell_range(dates, done, total)
+        if missing:
+            click.echo(f"no p2 records, left out: {', '.join(missing)}", err=True)
+
+    def _scan_day(self, part: Partition, *, many: bool) -> Scanned | None:
+        from modbot.files.lease import hold
+        from modbot.stages.judge import legacy_green
+        from modbot.stages.rulebook import open_rulebook
+        from modbot.stages.scan import ScanJob, outputs_of, scan
+
+        given = self._given
+        book = open_rulebook(given["rules"], self._modes(), consts=dict(given["consts"]))
+        selection = self._selection()
+        outputs = outputs_of(
+            part,
+            dry_run=given["dry_run"],
+            findings=self._path("findings", part, many=many),
+            metrics=self._path("metrics", part, many=many),
+            trace=self._path("trace", part, many=many),
+        )
+        analysis = self._path("analysis", part, many=many) or part.merged("p2")
+        self._announce(book, {"analysis": str(analysis), **outputs.shown, **selection.shown}, part)
+        legacy = book.loaded.legacy and given["allow_legacy"]
+        if legacy and given["fallback"] == "skip":
+            click.echo(f"{part.date}: skipped, the rules file is legacy; nothing was written")
+            return None
+        judge = legacy_green if legacy else book.judge(given["unjudged"])
+        context = {"profile": part.profile, "date": part.date}
+        job = ScanJob(
+            analysis=analysis,
+            judge=judge,
+            selection=selection,
+            outputs=outputs,
+            account=book.account,
+            context=context,
+        )
+        with nullcontext() if given["dry_run"] else hold(part, "modbot scan"):
+            scanned = scan(job)
+        _tell(part, book, scanned)
+        return scanned
+
+    def _path(self, name: str, part: Partition, *, many: bool) -> Path | None:
+        return dated(self._given[name], part.date, f"--{name.replace('trace', 'trace-jsonl')}", many=many)
+
+    def _modes(self) -> ModeRequest:
+        from modbot.stages.rulebook import ModeRequest
+
+        return ModeRequest(flag=self._given["dsl_mode"], environment=environment_mode(self._settings))
+
+    def _selection(self) -> Selection:
+        from modbot.stages import select
+
+        tz = ZoneInfo(self._settings.tz)
+        given = self._given
+        return select.Selection(
+            since=None if given["since"] is None else select.since(given["since"], tz, self._now),
+            until=None if given["until"] is None else select.until(given["until"], tz, self._now),
+            channels=select.channels(given["channels"]),
+            severities=severities(given["severity"]),
+            offset=given["offset"],
+            limit=given["limit"],
+            tz=tz,
+        )
+
+    def _announce(self, book: Rulebook, config: Mapping[str, Any], part: Partition) -> None:
+        """The banner, what is wrong with the rules, and the configuration where it was asked for."""
+        from modbot.records.jsonl import encode_document
+        from modbot.rules import render
+
+        click.echo(book.banner, err=True)
+        if book.loaded.ruleset is not None and book.loaded.issues:
+            click.echo(render(book.loaded.issues), err=True)
+        if self._given["print_config"]:
+            shown = {"profile": part.profile, "date": part.date, "rules": book.shown, **config}
+            click.echo(encode_document(shown).decode(), nl=False)
+
+
+def _tell(part: Partition, book: Rulebook, scanned: Scanned) -> None:
+    from modbot.cli.show import counts, facts
+
+    tally, metrics = scanned.tally, scanned.metrics
+    seconds, rate = metrics["wall_time_s"], metrics["throughput_rps"]
+    facts(
+        f"scan {part.profile} {part.date}: {tally.total} findings in {seconds:.1f} s ({rate:.0f}/s)",
+        [
+            *_lines(tally),
+            ("rules", f"{book.path}, mode {book.mode}"),
+            ("cannot match under open_nsfw", ", ".join(metrics["ruleset"]["unmatchable"])),
+            ("could not be evaluated", counts(_failures(metrics["ruleset"]["evaluation_issues"]))),
+            ("written", ", ".join(str(path) for path in scanned.written)),
+        ],
+    )
+    if tally.left_out and any(".part." in path.name for path in scanned.written):
+        click.echo("A part of the day: the day's own findings and report stay as they were.", err=True)
+
+
+def _tell_range(dates: str, done: int, total: Tally) -> None:
+    from modbot.cli.show import facts
+
+    facts(f"scan {dates}: {total.total} findings of {done} days", _lines(total))
+
+
+def _lines(tally: Tally) -> list[tuple[str, str]]:
+    from modbot.cli.show import counts
+    from modbot.records.finding import SEVERITIES
+    from modbot.stages.tally import TOP_RULES
+
+    return [
+        ("severity", counts({name: tally.severity[name] for name in SEVERITIES})),
+        ("top rules", counts(dict(tally.rules.most_common(TOP_RULES)))),
+        ("not judged", counts(dict(tally.unjudged.most_common()))),
+        ("model", counts(dict(tally.models.most_common()))),
+        ("left out", counts(tally.filtered)),
+        ("without a date", str(tally.undated or "")),
+    ]
+
+
+def _failures(issues: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    return {owner: sum(kinds.values()) for owner, kinds in issues.items()}

@@ -1,0 +1,116 @@
+"""From a p2 line that was read to what p3 adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from time import perf_counter_ns
+from typing import Any, NamedTuple
+
+from modbot.records.evidence import Evidence, Fault, Reading
+from modbot.records.finding import Outcome, Severity
+from modbot.records.tags import Group
+from modbot.rules import Facts, RuleSet, Verdict
+from modbot.stages.hashlists import HashLists
+
+VIOLENCE_GROUP = "violence"
+VIOLENCE_THRESHOLD = 0.35
+EVALUATION_FAILED = "evaluation_failed"
+LEGACY_REASON = "legacy_ruleset_unsupported"
+
+Signals = Callable[[Evidence, Mapping[str, float]], Mapping[str, float]]
+"""Computes the seven signals from a record and its normalised tags, where p2 did not."""
+
+_NS_PER_MS = 1_000_000
+
+
+class Judged(NamedTuple):
+    """A record with its outcome. `tags`: normalised name -> score. `fault`: why it could not be judged, if so."""
+
+    reading: Reading
+    tags: Mapping[str, float]
+    outcome: Outcome
+    fault: Fault | None = None
+
+
+Judge = Callable[[Reading], Judged]
+
+
+class RulesJudge:
+    """Judges by a rule set; what could not be judged is `unjudged` (a severity above green), never harmless."""
+
+    def __init__(self, ruleset: RuleSet, *, unjudged: Severity, lists: HashLists, signals: Signals) -> None:
+        self.ruleset = ruleset
+        self._unjudged = unjudged
+        self._lists = lists
+        self._signals = signals
+        self._is_violence = _membership(ruleset.groups.get(VIOLENCE_GROUP))
+
+    def __call__(self, reading: Reading) -> Judged:
+        started = perf_counter_ns()
+        evidence = reading.evidence
+        tags = evidence.tags()
+        if evidence.error is not None:
+            return self._not_judged(reading, tags, Fault(evidence.error.kind, evidence.error.detail), {}, started)
+        verdict = self.ruleset.judge(self._facts(reading, tags))
+        measured = self._measured(verdict, tags)
+        if verdict.severity == "green" and (fault := _doubt(reading, verdict)) is not None:
+            return self._not_judged(reading, tags, fault, measured, started)
+        winning = _winning(verdict.origin, verdict.severity, verdict.rule_id, verdict.priority)
+        metrics = _metrics(measured, winning, started)
+        outcome = Outcome(verdict.severity, verdict.rule_id, verdict.rule_title, verdict.reasons, metrics)
+        return Judged(reading, tags, outcome)
+
+    def _facts(self, reading: Reading, tags: Mapping[str, float]) -> Facts:
+        evidence = reading.evidence
+        return Facts(
+            rating=evidence.rating,
+            tags=tags,
+            skipped_tags=reading.skipped_tags,
+            detections=[(found.class_, found.score) for found in evidence.nudity_detections],
+            channel_is_nsfw=evidence.channel_is_nsfw,
+            is_spoiler=evidence.shown_as_spoiler,
+            attachment_count=evidence.attachment_count,
+            xsignals=evidence.signals or self._signals(evidence, tags),
+            known=self._lists.of(evidence),
+        )
+
+    def _measured(self, verdict: Verdict, tags: Mapping[str, float]) -> dict[str, Any]:
+        violence = [
+            (tag, score) for tag, score in tags.items() if score >= VIOLENCE_THRESHOLD and self._is_violence(tag)
+        ]
+        return {**verdict.signals, "violence_tags": violence, "dsl": verdict.features}
+
+    def _not_judged(
+        self, reading: Reading, tags: Mapping[str, float], fault: Fault, measured: Mapping[str, Any], started: int
+    ) -> Judged:
+        reason = f"not judged: {fault.kind} ({fault.detail})" if fault.detail else f"not judged: {fault.kind}"
+        metrics = _metrics(measured, _winning("unjudged", self._unjudged, None, None), started)
+        return Judged(reading, tags, Outcome(self._unjudged, None, None, [reason], metrics), fault)
+
+
+def legacy_green(reading: Reading) -> Judged:
+    """Every record green, whatever it holds: what `--fallback green` asks for where the rules are legacy."""
+    metrics = _metrics({}, _winning("legacy", "green", None, None), perf_counter_ns())
+    return Judged(reading, reading.evidence.tags(), Outcome("green", None, None, [LEGACY_REASON], metrics))
+
+
+def _membership(group: Group | None) -> Callable[[str], bool]:
+    return lru_cache(maxsize=65_536)(group.matches) if group is not None else lambda _: False
+
+
+def _doubt(reading: Reading, verdict: Verdict) -> Fault | None:
+    """Why a green verdict proves nothing, if so."""
+    if reading.doubts:
+        return reading.doubts[0]
+    return Fault(EVALUATION_FAILED, verdict.problems[0]) if verdict.problems else None
+
+
+def _winning(origin: str, severity: str, rule_id: str | None, priority: int | None) -> dict[str, Any]:
+    return {"origin": origin, "severity": severity, "rule_id": rule_id, "priority": priority}
+
+
+def _metrics(measured: Mapping[str, Any], winning: Mapping[str, Any], started: int) -> dict[str, Any]:
+    metrics = {"dsl": {}, "violence_tags": [], **measured, "winning": winning}
+    metrics["eval_ms"] = round((perf_counter_ns() - started) / _NS_PER_MS, 3)
+    return metrics

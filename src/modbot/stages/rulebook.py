@@ -1,0 +1,166 @@
+"""A rules file as a command uses it: read from disk, its mode settled, with all that judging by it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modbot.errors import RulesError
+from modbot.records.evidence import RATINGS, Evidence
+from modbot.records.finding import Severity
+from modbot.records.p1 import Rating
+from modbot.records.p2 import XSignals
+from modbot.records.tags import Group
+from modbot.rules import Capabilities, Loaded, Mode, RuleSet, file_mode, load_rules, render, unreadable
+from modbot.signals import SignalConfig, compute
+from modbot.stages.configs import NSFW_GROUP, XSIGNALS_FILE, read_signal_config
+from modbot.stages.hashlists import HashLists, load_hashlists
+from modbot.stages.judge import RulesJudge, Signals
+
+HASHLISTS = Path("configs/hashlists.yaml")
+OPEN_NSFW = "open_nsfw"
+OPEN_NSFW_SEES = Capabilities(tags=False, ratings=frozenset({"general", "explicit"}))
+"""The small tagger gives two ratings and no tags."""
+
+SHOWN_ISSUES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModeRequest:
+    """What was said about the mode, apart from the file: the flags and the environment."""
+
+    lock: Mode | None = None
+    flag: Mode | None = None
+    environment: Mode | None = None
+
+    def settle(self, own: Mode | None) -> tuple[Mode, str]:
+        """The mode and the source that won; `own` is the file's `dsl_mode`."""
+        sources: tuple[tuple[Mode | None, str], ...] = (
+            (self.lock, "--lock-mode"),
+            (self.flag, "--dsl-mode"),
+            (self.environment, "MODBOT_DSL_MODE"),
+            (own, "the file's dsl_mode"),
+        )
+        return next(((mode, source) for mode, source in sources if mode is not None), ("warn", "the default"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rulebook:
+    """A rules file that was read, whatever came of it."""
+
+    path: Path
+    loaded: Loaded
+    mode_source: str
+    lists: HashLists
+    signals: SignalConfig
+
+    @property
+    def mode(self) -> Mode:
+        return self.loaded.mode
+
+    @property
+    def ruleset(self) -> RuleSet:
+        """The rules that run.
+
+        Raises:
+            RulesError: there are none; the message holds the first issues, or the way out of a legacy file.
+        """
+        if self.loaded.ruleset is not None:
+            return self.loaded.ruleset
+        if self.loaded.legacy:
+            raise RulesError(
+                "a legacy rules file (not `version: 2`) cannot judge",
+                where=str(self.path),
+                remedy="Rewrite it as version 2, or go on without judging: --allow-legacy --fallback green (or skip).",
+            )
+        errors = [issue for issue in self.loaded.issues if issue.level == "error"]
+        if errors[0].code == "R2-IO":
+            raise RulesError(errors[0].message, where=str(self.path), remedy="Name the rules file with its flag.")
+        more = f"\n… and {len(errors) - SHOWN_ISSUES} more" if len(errors) > SHOWN_ISSUES else ""
+        raise RulesError(
+            f"the rules cannot be run\n{render(errors[:SHOWN_ISSUES]).rstrip()}{more}",
+            where=str(self.path),
+            remedy=f"Check it with: modbot rules validate --rules {self.path}",
+        )
+
+    @property
+    def banner(self) -> str:
+        """One line: the file, its digest, the mode and which source won."""
+        count = "no" if self.loaded.ruleset is None else str(len(self.loaded.ruleset.rules))
+        mode = f"mode {self.mode} (from {self.mode_source})"
+        return f"rules: {self.path} (sha256 {self.loaded.digest[:12]}, {count} rules), {mode}"
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """As `--print-config` and the metrics tell it."""
+        return {
+            "file": str(self.path),
+            "digest": self.loaded.digest,
+            "mode": self.mode,
+            "mode_source": self.mode_source,
+            "status": self.loaded.status,
+            "rules": 0 if self.loaded.ruleset is None else len(self.loaded.ruleset.rules),
+        }
+
+    def account(self, models: Collection[str]) -> dict[str, Any]:
+        """What the metrics say of the rules after a run over records of these taggers.
+
+        `evaluation_issues`: rule or feature -> kind -> count; `unmatchable`: the rules that cannot match what the
+        small tagger sees, where it was the only one.
+        """
+        ruleset = self.loaded.ruleset
+        if ruleset is None:
+            return {**self.shown, "evaluation_issues": {}, "unmatchable": []}
+        blind = set(models) == {OPEN_NSFW}
+        return {
+            **self.shown,
+            "evaluation_issues": ruleset.issue_counts(),
+            "unmatchable": ruleset.unmatchable(OPEN_NSFW_SEES) if blind else [],
+        }
+
+    def judge(self, unjudged: Severity) -> RulesJudge:
+        """What judges by these rules. Raises RulesError where there are none that run."""
+        group = self.ruleset.groups.get(NSFW_GROUP, Group(()))
+        return RulesJudge(self.ruleset, unjudged=unjudged, lists=self.lists, signals=signals_of(group, self.signals))
+
+
+def open_rulebook(
+    path: Path,
+    modes: ModeRequest,
+    *,
+    consts: Mapping[str, float] | None = None,
+    hashlists: Path = HASHLISTS,
+    xsignals: Path = XSIGNALS_FILE,
+) -> Rulebook:
+    """Reads a rules file, the hash lists and the signals' settings (the latter two: where they exist).
+
+    Raises:
+        InputError: the hash lists or the signals' settings cannot be used. What is wrong with the rules file is told
+            by the rulebook's issues.
+    """
+    lists = load_hashlists(hashlists)
+    signals = read_signal_config(xsignals)
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        mode, mode_source = modes.settle(None)
+        loaded = unreadable(str(path), error.strerror or str(error), mode=mode)
+    else:
+        mode, mode_source = modes.settle(file_mode(source))
+        loaded = load_rules(source, file=str(path), mode=mode, consts=consts or {}, lists=lists.lists.keys())
+    return Rulebook(path=path, loaded=loaded, mode_source=mode_source, lists=lists, signals=signals)
+
+
+def signals_of(nsfw_group: Group, config: SignalConfig) -> Signals:
+    """What computes the seven signals of a record."""
+
+    def signals(evidence: Evidence, tags: Mapping[str, float]) -> Mapping[str, float]:
+        rating = Rating(**{name: evidence.rating.get(name, 0.0) for name in RATINGS})
+        image = evidence.image
+        width, height = (image.width, image.height) if image is not None else (0, 0)
+        found = compute(rating, tags, evidence.nudity_detections, width, height, nsfw_group, config)
+        return {name: getattr(found, name) for name in XSignals.__struct_fields__}
+
+    return signals
