@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Protocol
 
 import click
 
@@ -71,18 +70,11 @@ class Tally:
         return f"{self.done}/{self.total} ({self.rate:.1f}/s{time}), {self.failed} failed"
 
 
-class Adapter(Protocol):
-    """Takes every event of a step."""
-
-    def hear(self, event: Event) -> None: ...
-
-
 @contextmanager
-def telling(step: str, total: int) -> Iterator[Adapter]:
+def telling(step: str, total: int) -> Iterator[Callable[[Event], None]]:
     """Tells a step's events while the block runs: on a terminal as a bar, elsewhere as plain lines."""
     if not sys.stderr.isatty():
-        lines = _Lines(step, total)
-        yield lines
+        yield _Lines(step, total).hear
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -92,15 +84,14 @@ def telling(step: str, total: int) -> Iterator[Adapter]:
         tally = Tally(total)
         bar = progress.add_task(step, total=total, tally=str(tally))
 
-        class Bar:
-            def hear(self, event: Event) -> None:
-                tally.hear(event)
-                text = _worth_a_line(event)
-                if text is not None:
-                    progress.console.print(text, markup=False, highlight=False)
-                progress.update(bar, completed=tally.done, tally=str(tally))
+        def hear(event: Event) -> None:
+            tally.hear(event)
+            text = _worth_a_line(event)
+            if text is not None:
+                progress.console.print(text, markup=False, highlight=False)
+            progress.update(bar, completed=tally.done, tally=str(tally))
 
-        yield Bar()
+        yield hear
 
 
 class _Lines:

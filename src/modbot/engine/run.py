@@ -27,7 +27,7 @@ from modbot.records.progress import (
     ShardStarted,
     ShardStatus,
 )
-from modbot.stages.step import ShardJob, Step, Throttle, utc_now
+from modbot.stages.step import Bus, ShardJob, Step, Throttle, utc_now
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +36,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     receipts: list[Receipt]
     records: int
     seconds: float
+    adjustments: list[Any]
 
     def counters(self) -> Counter[str]:
         """The shards' additive numbers, key by key, and `failed_<kind>` of their errors."""
@@ -53,12 +54,14 @@ def run_step(
     resume: bool,
     status_file: Path,
     report: Callable[[Event], None],
+    bus: Bus,
     still_ours: Callable[[], None],
 ) -> Outcome:
     """Runs the shards that are due and merges them.
 
-    With `resume`, a shard whose receipt is of the same settings and input is left as it is. `still_ours` raises once
-    another run took the partition over; it is asked before anything is merged.
+    With `resume`, a shard whose receipt is of the same settings and input is left as it is. `bus` carries what other
+    threads tell of the run. `still_ours` raises once another run took the partition over; it is asked before anything
+    is merged.
 
     Raises:
         ShardsFailedError: some shards did not finish; nothing is merged.
@@ -68,21 +71,22 @@ def run_step(
     receipts = {job.name: _standing(job) if resume else None for job in step.jobs}
     board = _Board(step, status_file, report)
     due = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, ShardFinished) and not event.reused:
+            receipts[event.receipt.shard] = event.receipt
+            _write_shard_metrics(step, event.receipt)
+        board.hear(event)
+
+    bus.listen(hear)
     for job in step.jobs:
         receipt = receipts[job.name]
         if receipt is None:
             due.append(job)
         else:
-            board.hear(ShardFinished(receipt=receipt, reused=True))
-
-    def hear(event: Event) -> None:
-        if isinstance(event, ShardFinished):
-            receipts[event.receipt.shard] = event.receipt
-            _write_shard_metrics(step, event.receipt)
-        board.hear(event)
-
+            bus.publish(ShardFinished(receipt=receipt, reused=True))
     try:
-        failed = run_shards(due, parallel=parallel, report=hear)
+        failed = run_shards(due, parallel=parallel, report=bus.publish)
     finally:
         board.write()
     if failed:
@@ -92,7 +96,7 @@ def run_step(
     still_ours()
     records = step.merge()
     done = [receipt for receipt in receipts.values() if receipt is not None]
-    return Outcome(receipts=done, records=records, seconds=monotonic() - started)
+    return Outcome(receipts=done, records=records, seconds=monotonic() - started, adjustments=board.adjustments)
 
 
 def _standing(job: ShardJob) -> Receipt | None:
@@ -125,6 +129,10 @@ class _Board:
         )
         _archive_other_date(path, step.partition.date)
         self.write()
+
+    @property
+    def adjustments(self) -> list[Any]:
+        return self._manifest.adjustments
 
     def write(self) -> None:
         self._manifest.updated_at = utc_now()

@@ -27,12 +27,10 @@ from modbot.records import jsonl
 from modbot.records.p1 import Message, P1Record
 from modbot.records.p2 import Detection, Meta, P2Record, XSignals
 from modbot.records.progress import Event, Notice, Receipt, ShardAdvanced, ShardStarted
-from modbot.records.tags import Group
-from modbot.signals import SignalConfig, compute, gate_opens
+from modbot.records.tags import Group, normalise
+from modbot.signals import GateMode, SignalConfig, compute, gate_opens
 from modbot.stages.merge import merge_in_order
 from modbot.stages.step import Step, Throttle, utc_now
-
-GATES = ("auto", "always", "never")
 
 
 class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +44,7 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
     models_dir: Path
     provider: str
     batch: int | None
-    gate: str
+    gate: GateMode
     thresholds: dict[str, float]
     nsfw_general: tuple[str, ...]
     signals: SignalConfig
@@ -266,13 +264,11 @@ class _Analyst:
         return gate_opens(record.wd14.rating, self._settings.thresholds, self._settings.gate)
 
     def _prepare(self, record: P1Record) -> Prepared | str:
-        data = self._store.read(record.sha256 or "")
-        if data is None:
-            return "the image is no longer in the store (CACHE_DIR): run p1 again for this day"
         try:
+            data = self._store.read(record.sha256 or "")
             return self._detector.prepare(decode_frame(data, record.wd14.frame if record.wd14 else 0))
-        except DecodeError as error:
-            return str(error)
+        except (InputError, DecodeError) as error:
+            return str(error).replace("\n", " ")
 
     def _finish(self, records: Iterable[tuple[P1Record, Future[Prepared | str] | None]]) -> Iterator[P2Record]:
         ready = [(record, future.result() if future is not None else None) for record, future in records]
@@ -326,11 +322,11 @@ class _Analyst:
         if record.wd14 is None or record.image is None:
             return XSignals()
         return compute(
-            rating=record.wd14.rating,
-            tags=record.wd14.general_raw or record.wd14.general,
-            detections=detections,
-            width=record.image.width,
-            height=record.image.height,
-            nsfw=self._nsfw,
-            config=self._settings.signals,
+            record.wd14.rating,
+            {normalise(tag): score for tag, score in reversed(record.wd14.general_raw or record.wd14.general)},
+            detections,
+            record.image.width,
+            record.image.height,
+            self._nsfw,
+            self._settings.signals,
         )

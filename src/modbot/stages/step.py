@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, Self
 
 from modbot.files.journal import ShardFiles
 from modbot.files.paths import Partition
 from modbot.records.progress import Event, Receipt
+
+Report = Callable[[Event], None]
+"""Takes every event of a step."""
+
+Telling = Callable[[str, int], AbstractContextManager[Report]]
+"""(step, lines in all) -> the context in which the step's events are told."""
 
 
 class ShardJob(Protocol):
@@ -56,6 +63,29 @@ class Step:
     """Merges the finished shards and gives the number of records. Raises InputError unless every row is there once."""
 
 
+class Bus:
+    """Takes events from any thread and hands them to the one listener; what came before it listened is kept for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._listener: Callable[[Event], None] | None = None
+        self._kept: list[Event] = []
+
+    def publish(self, event: Event) -> None:
+        with self._lock:
+            if self._listener is None:
+                self._kept.append(event)
+            else:
+                self._listener(event)
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        with self._lock:
+            self._listener = listener
+            kept, self._kept = self._kept, []
+            for event in kept:
+                listener(event)
+
+
 class Throttle:
     """Lets a thing through at most once in `seconds`."""
 
@@ -74,8 +104,3 @@ class Throttle:
 def utc_now() -> str:
     """The time as ISO 8601 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def metrics_of_shard(folder: Path, name: str) -> Path:
-    """Where a shard's own metrics lie."""
-    return folder / f"{name}.json"

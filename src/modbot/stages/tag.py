@@ -1,14 +1,14 @@
 """p1: every row's image fetched once, hashed and tagged.
 
-Each row goes its way alone (fetch, decode, batch, score, journal) and only as many at once as the budget's slots and two
-batches can hold, so that the slowest part sets the pace and memory stays flat.
+Each row goes its way alone (fetch, decode, batch, score, journal), only as many at once as the budget's slots and two
+batches can hold: the slowest part sets the pace, and memory stays flat.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -16,20 +16,25 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from time import monotonic
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from modbot.errors import ModbotError
+from modbot.errors import InputError, ModbotError
 from modbot.fetch.client import Fetcher
-from modbot.fetch.coordinator import Coordinator, RemoteCoordinator
+from modbot.fetch.coordinator import Coordinator
 from modbot.fetch.hosts import HostPolicy
+from modbot.fetch.remote import RemoteCoordinator
 from modbot.fetch.store import Store, Stored
+from modbot.files.atomic import storage_errors, write_bytes
 from modbot.files.index_csv import read_rows
-from modbot.files.journal import Journal, ShardFiles
+from modbot.files.journal import Journal, JournalLine, ShardFiles, digest_of, file_digest, read_receipt
+from modbot.files.paths import Partition
+from modbot.files.shards import ShardSet
 from modbot.models.imaging import DecodeError, decode, phash
+from modbot.models.registry import locate
 from modbot.models.tagger import Tagger, open_tagger
 from modbot.records import jsonl
 from modbot.records.index import IndexRow
@@ -37,10 +42,14 @@ from modbot.records.p1 import Attachment, ImageInfo, Message, P1Record, RecordEr
 from modbot.records.progress import Event, Notice, Receipt, ShardAdvanced, ShardStarted
 from modbot.records.tags import Group
 from modbot.settings import Secret
-from modbot.stages.step import Throttle, utc_now
+from modbot.stages.merge import merge_p1
+from modbot.stages.step import Step, Throttle, utc_now
 
 REMEMBERED = 1024
 """How many contents a shard remembers, so that a picture posted under many links is judged once."""
+
+GPU_BATCH = 32
+"""Images a batch where nothing else is said: what the smallest of the recommended GPUs takes."""
 
 LINGER_SECONDS = 0.02
 """How long a batch that is not full waits for another image."""
@@ -49,13 +58,14 @@ LINGER_SECONDS = 0.02
 class TagSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker needs to tag: the model by name, where it lies, how to run it, and what to keep of its scores.
 
+    `batch`: images a batch; None: 1 on a CPU, GPU_BATCH on a GPU. `frames`: of an animation, how many at most.
     `groups`: the rules file's tag groups; their tags are kept whatever their score. `threads`: decoders at once.
     """
 
     model: str
     models_dir: Path
     provider: str
-    batch: int
+    batch: int | None
     frames: int
     groups: dict[str, tuple[str, ...]]
     threads: int
@@ -102,6 +112,73 @@ class TagJob:
             return await tag_shard(self, coordinator, report)
 
 
+def plan(
+    partition: Partition,
+    folder: Path,
+    shards: ShardSet,
+    *,
+    tagging: TagSettings,
+    fetching: FetchSettings,
+    coordinator: Path,
+    resume: bool,
+    shown: dict[str, Any],
+) -> Step:
+    """p1 of a day: a job for each shard. `shown`: the settings as the manifest tells them.
+
+    Raises:
+        ModelError: the model is not on disk, or not the one that was pinned.
+    """
+    settings = settings_digest(tagging)
+    jobs = tuple(
+        TagJob(
+            files=ShardFiles(partition.step_shards("p1"), name),
+            source=folder / f"{name}.csv",
+            rows=rows,
+            settings=settings,
+            inputs=file_digest(folder / f"{name}.csv"),
+            resume=resume,
+            tagging=tagging,
+            fetching=fetching,
+            coordinator=coordinator,
+        )
+        for name, rows in zip(shards.names(), shards.rows, strict=True)
+    )
+    return Step(
+        name="p1",
+        partition=partition,
+        jobs=jobs,
+        settings=shown,
+        merge=lambda: merge_p1([job.files.lines for job in jobs], partition.merged("p1"), rows=shards.total),
+    )
+
+
+def settings_digest(tagging: TagSettings) -> str:
+    """The digest of all that shapes p1's lines: model, revision, precision, frames, groups."""
+    model = locate(tagging.model, tagging.models_dir, kind="tagger")
+    return digest_of("p1", tagging.model, model.revision, "fp32", tagging.frames, tagging.groups)
+
+
+def retry_failed(files: ShardFiles, kinds: Collection[str], *, settings: str, inputs: str) -> int:
+    """Opens a finished shard again without its failed lines (of those kinds; none named: all) and gives their number.
+
+    The lines that stay become the shard's journal, so that a resumed job does only the failed rows.
+    """
+    if read_receipt(files, settings=settings, inputs=inputs) is None:
+        return 0
+    kept, dropped = bytearray(), 0
+    for line in files.lines.read_bytes().splitlines(keepends=True):
+        error = jsonl.decode(line, JournalLine).error
+        if error is not None and (not kinds or error.kind in kinds):
+            dropped += 1
+        else:
+            kept += line
+    if dropped:
+        with storage_errors(files.receipt):
+            write_bytes(files.journal(digest_of(settings, inputs)), bytes(kept))
+            files.receipt.unlink()
+    return dropped
+
+
 async def tag_shard(job: TagJob, coordinator: Coordinator, report: Callable[[Event], None]) -> Receipt:
     """Does one shard: every row a line in the journal, then the receipt.
 
@@ -112,11 +189,12 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Callable[[Eve
     tagger = _tagger(job.tagging.model, job.tagging.models_dir, job.tagging.provider)
     for warning in tagger.warnings:
         report(Notice(text=warning))
+    batch = job.tagging.batch or (1 if tagger.provider in {"cpu", "openvino"} else GPU_BATCH)
     store = Store(job.fetching.cache_dir)
     async with AsyncExitStack() as stack:
         journal = stack.enter_context(Journal(job.files, settings=job.settings, inputs=job.inputs, resume=job.resume))
         fetcher = await stack.enter_async_context(_fetcher(job.fetching, store, coordinator))
-        judge = stack.enter_context(_Judge(tagger, store, job.tagging))
+        judge = stack.enter_context(_Judge(tagger, store, job.tagging, batch))
         report(ShardStarted(shard=job.name, rows=job.rows, done=len(journal.rows), failed=journal.failed))
         due = Throttle(1.0)
 
@@ -127,15 +205,24 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Callable[[Eve
 
         recovered = frozenset(journal.rows)
         todo = (row for row in read_rows(job.source) if row.row not in recovered)
-        await _each(do, todo, at_once=job.fetching.concurrency + 2 * job.tagging.batch)
+        await _each(do, todo, at_once=job.fetching.concurrency + 2 * batch)
         report(ShardAdvanced(shard=job.name, done=len(journal.rows), failed=journal.failed))
-        counters = {**fetcher.counters(), **judge.counters(), "wall_time_s": round(monotonic() - started, 3)}
+        counters = {
+            **msgspec.structs.asdict(fetcher.counters),
+            **judge.counters(),
+            "wall_time_s": round(monotonic() - started, 3),
+        }
         return journal.finish(
             step="p1",
             rows=job.rows,
             finished_at=utc_now(),
             counters=counters,
-            detail={"provider": tagger.provider, "precision": tagger.precision, "seconds": judge.seconds()},
+            detail={
+                "model": tagger.name,
+                "provider": tagger.provider,
+                "precision": tagger.precision,
+                "seconds": judge.seconds(),
+            },
         )
 
 
@@ -149,8 +236,8 @@ def _fetcher(settings: FetchSettings, store: Store, coordinator: Coordinator) ->
     return Fetcher(
         store=store,
         coordinator=coordinator,
-        hosts=HostPolicy(allow=settings.allow_hosts, file_root=settings.file_root),
-        token=settings.token,
+        hosts=HostPolicy.of(settings.allow_hosts, settings.file_root),
+        token=settings.token.reveal() if settings.token else None,
         discord_api=settings.discord_api,
     )
 
@@ -247,13 +334,13 @@ class _Prepared:
 class _Judge:
     """Judges each content once: decodes it in a thread, scores it in a batch, and remembers it for a while."""
 
-    def __init__(self, tagger: Tagger, store: Store, settings: TagSettings) -> None:
+    def __init__(self, tagger: Tagger, store: Store, settings: TagSettings, batch: int) -> None:
         self._tagger = tagger
         self._store = store
         self._frames = settings.frames
         self._keep = Group(chain.from_iterable(settings.groups.values()))
         self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
-        self._batcher = _Batcher(tagger, settings.batch)
+        self._batcher = _Batcher(tagger, batch)
         self._known: OrderedDict[str, asyncio.Task[Judged | None]] = OrderedDict()
         self._inferred = 0
         self._reused = 0
@@ -302,14 +389,15 @@ class _Judge:
             scored.append(row)
         self._inferred += 1
         worst = max(range(len(scored)), key=lambda number: (self._tagger.badness(scored[number]), -number))
-        wd14 = self._tagger.describe(scored[worst], keep=self._keep, frame=prepared.frames[worst])
+        wd14 = self._tagger.describe(scored[worst], keep=self._keep.matches, frame=prepared.frames[worst])
         return Judged(phash=prepared.phash, image=prepared.image, wd14=wd14)
 
     def _prepare(self, sha256: str) -> _Prepared | Judged | None:
         """Runs in a decoder's thread: bytes to tensors; the pictures themselves do not leave it."""
         started = monotonic()
-        data = self._store.read(sha256)
-        if data is None:
+        try:
+            data = self._store.read(sha256)
+        except InputError:
             return None
         try:
             decoded = decode(data, max_frames=self._frames)
@@ -369,7 +457,7 @@ class _Batcher:
                 future.set_result(result)
 
     def _run(self, tensors: list[Tensor]) -> list[Tensor | Exception]:
-        """Runs in the model's thread. A batch that fails is tried image by image, so that one takes no other with it."""
+        """Runs in the model's thread. A batch that fails is tried image by image: one takes no other with it."""
         started = monotonic()
         try:
             return list(self._tagger.scores(tensors))

@@ -1,0 +1,129 @@
+"""`modbot tag`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from modbot.cli.options import COUNT, PATH, QPS, partition, partition_options, require_engine
+from modbot.errors import SettingError
+from modbot.settings import PROVIDERS, load
+
+if TYPE_CHECKING:
+    from modbot.engine.p1 import TagSummary
+
+DEFAULT_FRAMES = 5
+
+
+@click.command(
+    epilog="Example: modbot tag --date 2025-10-01 --model open_nsfw --parallel 2 --resume\n\n"
+    "One CSV: modbot tag --input index.csv --out p1.jsonl --metrics p1.json --model open_nsfw"
+)
+@partition_options
+@click.option(
+    "--shard-glob", metavar="GLOB", help="The shards.  [default: OUT_DIR/profiles/NAME/p0/shards/shard_*.csv]"
+)
+@click.option("--provider", type=click.Choice(PROVIDERS), help="What runs the model.  [default: WD14_PROVIDER]")
+@click.option("--model", metavar="NAME", help="The tagger: see `modbot models list`.  [default: WD14_MODEL]")
+@click.option("--batch-size", "batch", type=COUNT, help="Images a batch.  [default: WD14_BATCH; 1 on a CPU]")
+@click.option("--frames", type=COUNT, default=DEFAULT_FRAMES, show_default=True, help="Of an animation, at most.")
+@click.option("--concurrency", type=COUNT, help="Requests under way at once.  [default: ANALYSIS_CONCURRENCY]")
+@click.option("--qps", type=QPS, help="Requests a second, or 'unlimited'.  [default: ANALYSIS_QPS]")
+@click.option("--parallel", type=COUNT, default=1, show_default=True, help="Shards at once, each in a process.")
+@click.option("--resume", is_flag=True, help="Only what is unfinished, or was done with other settings.")
+@click.option(
+    "--retry-failed",
+    is_flag=False,
+    flag_value="",
+    metavar="[KIND,…]",
+    help="Of finished shards, only the failed rows again (of those kinds).",
+)
+@click.option("--rules-config", type=PATH, help="Rules file whose tag groups are kept.  [default: configs/rules.yaml]")
+@click.option("--allow-host", multiple=True, metavar="HOST[:PORT]", help="A further host to fetch from; repeatable.")
+@click.option(
+    "--status-file", type=PATH, help="Manifest.  [default: OUT_DIR/profiles/NAME/status/p1_manifest_NAME.json]"
+)
+@click.option("--engine", default="local", show_default=True, help="Who runs the shards.")
+@click.option("--input", "source", type=PATH, help="One CSV instead of the day's shards.")
+@click.option("--out", type=PATH, help="With --input: the p1 file.")
+@click.option("--metrics", type=PATH, help="With --input: the metrics file.  [default: OUT with .metrics.json]")
+def tag(
+    *,
+    profile: str | None,
+    date: str,
+    shard_glob: str | None,
+    provider: str | None,
+    model: str | None,
+    batch: int | None,
+    frames: int,
+    concurrency: int | None,
+    qps: float | None,
+    parallel: int,
+    resume: bool,
+    retry_failed: str | None,
+    rules_config: Path | None,
+    allow_host: tuple[str, ...],
+    status_file: Path | None,
+    engine: str,
+    source: Path | None,
+    out: Path | None,
+    metrics: Path | None,
+) -> None:
+    """p1: fetch each image once within one rate budget, hash it, tag it.
+
+    A killed run goes on where it was with --resume. A failed image becomes a record with an error.
+    """
+    from modbot.cli.progress import telling
+    from modbot.engine.p1 import TagRequest, tag_day, tag_file
+
+    require_engine(engine)
+    settings = load()
+    part = partition(settings, profile, date)
+    request = TagRequest(
+        model=model or settings.wd14_model,
+        provider=provider or settings.wd14_provider,
+        batch=batch or settings.wd14_batch,
+        frames=frames,
+        concurrency=concurrency or settings.analysis_concurrency,
+        qps=qps or settings.analysis_qps,
+        parallel=parallel,
+        resume=resume,
+        retry=None if retry_failed is None else _kinds(retry_failed),
+        rules=rules_config,
+        allow_hosts=(*settings.allow_hosts, *allow_host),
+    )
+    if source is None:
+        if out is not None or metrics is not None:
+            raise SettingError("goes with --input", where="--out, --metrics", remedy="Name the CSV with --input.")
+        summary = tag_day(part, settings, request, shard_glob=shard_glob, status_file=status_file, telling=telling)
+    else:
+        if out is None:
+            raise SettingError("is missing", where="--out", remedy="Name the p1 file to write.")
+        metrics_file = metrics or out.with_suffix(".metrics.json")
+        summary = tag_file(part, settings, request, source=source, out=out, metrics_file=metrics_file, telling=telling)
+    _tell(summary)
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    from modbot.records.p1 import ERROR_KINDS
+
+    kinds = tuple(kind.strip() for kind in text.split(",") if kind.strip())
+    unknown = sorted(set(kinds) - set(ERROR_KINDS))
+    if unknown:
+        remedy = f"The kinds are {', '.join(ERROR_KINDS)}."
+        raise SettingError(f"there is no kind {unknown[0]!r}", where="--retry-failed", remedy=remedy)
+    return kinds
+
+
+def _tell(summary: TagSummary) -> None:
+    m = summary.metrics
+    kinds = [f"{key.removeprefix('failed_')} {m[key]}" for key in m if key.startswith("failed_") and m[key]]
+    failed = f"{m['failed']} failed ({', '.join(kinds)})" if kinds else "none failed"
+    click.echo(
+        f"p1: {m['rows']} rows, {m['images_ok']} images, {failed}; {m['records']} records; "
+        f"{m['requests']} requests, {m['store_hits']} from the store, {m['inferred']} inferred, "
+        f"{m['wall_time_s']:.1f} s ({', '.join(m['running'])})"
+    )
+    click.echo(f"{summary.merged}\n{summary.metrics_file}")

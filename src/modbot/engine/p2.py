@@ -1,0 +1,110 @@
+"""p2 of a day: the shards, the merge, the metrics."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modbot.engine.p1 import decoders
+from modbot.engine.run import run_step
+from modbot.files.atomic import write_bytes
+from modbot.files.lease import hold, hold_file
+from modbot.files.paths import Partition
+from modbot.files.shards import find_set
+from modbot.models.registry import locate
+from modbot.records import jsonl
+from modbot.settings import Settings
+from modbot.signals import GateMode
+from modbot.stages import analyze
+from modbot.stages.configs import read_signal_config, read_vocabulary
+from modbot.stages.metrics import p2_metrics
+from modbot.stages.step import Bus, Telling
+
+
+class AnalyzeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """p2 as it was asked for. `rules`: the rules file by name; None: the default one, if it is there."""
+
+    model: str
+    provider: str
+    batch: int | None
+    gate: GateMode
+    parallel: int
+    resume: bool
+    rules: Path | None
+
+
+class AnalyzeSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What p2 ended with: its metrics as written, and the files."""
+
+    metrics: dict[str, Any]
+    merged: Path
+    metrics_file: Path
+
+
+def analyze_day(
+    partition: Partition,
+    settings: Settings,
+    request: AnalyzeRequest,
+    *,
+    shard_glob: str | None,
+    status_file: Path | None,
+    telling: Telling,
+) -> AnalyzeSummary:
+    """p2 over a day's shards; `telling` gives the context in which events are told.
+
+    Raises:
+        InputError, ModelError, RulesError, BusyError, StorageError, ShardsFailedError
+    """
+    with ExitStack() as stack:
+        still_ours = stack.enter_context(hold(partition, "modbot analyze"))
+        _, shards = find_set(partition, shard_glob)
+        vocabulary = read_vocabulary(request.rules)
+        status = status_file or partition.manifest("p2")
+        lease = status.with_name(f"{status.name}.lease")
+        stack.enter_context(hold_file(lease, f"modbot analyze --date {partition.date}"))
+        shown = {
+            "model": request.model,
+            "provider": request.provider,
+            "nudenet_mode": request.gate,
+            "thresholds": vocabulary.thresholds,
+            "batch_size": request.batch,
+            "parallel": request.parallel,
+            "vocabulary": vocabulary.source,
+        }
+        step = analyze.plan(
+            partition,
+            shards,
+            detecting=analyze.DetectSettings(
+                model=request.model,
+                models_dir=settings.models_dir,
+                provider=request.provider,
+                batch=request.batch,
+                gate=request.gate,
+                thresholds=vocabulary.thresholds,
+                nsfw_general=vocabulary.nsfw_general,
+                signals=read_signal_config(),
+                cache_dir=settings.cache_dir,
+                threads=decoders(request.parallel),
+            ),
+            revision=locate(request.model, settings.models_dir, kind="detector").revision,
+            resume=request.resume,
+            shown=shown,
+        )
+        report = stack.enter_context(telling("p2", sum(job.rows for job in step.jobs)))
+        outcome = run_step(
+            step,
+            parallel=request.parallel,
+            resume=request.resume,
+            status_file=status,
+            report=report,
+            bus=Bus(),
+            still_ours=still_ours,
+        )
+        running = {f"{receipt.detail['model']} on {receipt.detail['provider']}" for receipt in outcome.receipts}
+        detail = {"running": sorted(running), "settings": shown}
+        metrics = p2_metrics(outcome.counters(), seconds=outcome.seconds, detail=detail)
+        write_bytes(partition.step_metrics("p2"), jsonl.encode_document(metrics))
+    return AnalyzeSummary(metrics=metrics, merged=partition.merged("p2"), metrics_file=partition.step_metrics("p2"))
