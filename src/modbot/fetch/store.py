@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 import msgspec
 
@@ -113,11 +114,12 @@ class Store:
 
     def _publish_link(self, key: str, stored: Stored) -> None:
         tmp = self._new_tmp()
-        tmp.write_bytes(msgspec.json.encode(stored))
-        _place(tmp, self._link(key))
-
-    def _publish_image(self, tmp: Path, stored: Stored) -> None:
-        _place(tmp, self.path(stored.sha256))
+        try:
+            tmp.write_bytes(msgspec.json.encode(stored))
+            _place(tmp, self._link(key))
+        except OSError:
+            tmp.unlink(missing_ok=True)
+            raise
 
     def _disk_time(self) -> float:
         """Now, by the clock that stamps the files there, which need not be this machine's."""
@@ -155,7 +157,7 @@ class Incoming:
         self._digest = hashlib.sha256()
         self._size = 0
         self._tmp = store._new_tmp()  # noqa: SLF001 - the store's other half
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +176,9 @@ class Incoming:
         with storage_errors(self._tmp):
             if self._file is None:
                 self._file = self._tmp.open("wb", buffering=0)
-            self._file.write(data)
+            rest = memoryview(data)
+            while rest:  # the disk may take less than it is given
+                rest = rest[self._file.write(rest) :]
 
     def finish(self, data: bytes | bytearray = b"") -> Stored:
         """Takes the last bytes and puts the image into its place."""
@@ -183,7 +187,7 @@ class Incoming:
         with storage_errors(self._tmp):
             self._close()
             self._store._publish_link(self._key, stored)  # noqa: SLF001 - as above
-            self._store._publish_image(self._tmp, stored)  # noqa: SLF001 - as above
+            _place(self._tmp, self._store.path(stored.sha256))
         return stored
 
     def _close(self) -> None:

@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modbot.errors import RateLimitError
+from modbot.fetch.budget import (
+    CONCURRENCY_LADDER,
+    DISCORD_QPS,
+    INVALID_SLOW,
+    INVALID_STOP,
+    PATIENCE_S,
+    QPS_LADDER,
+    QUIET_S,
+    Adjustment,
+    Answer,
+    Budget,
+    Lane,
+    Rate,
+    Saved,
+    Ticket,
+    read_answer,
+)
+
+CDN = Lane("cdn.discordapp.com:443", discord=True)
+MEDIA = Lane("media.discordapp.net:443", discord=True)
+API = Lane("discord.com:443", discord=True, route="GET /channels/messages", major="1")
+OTHER_ROUTE = Lane("discord.com:443", discord=True, route="GET /channels/messages", major="2")
+HERE = Lane("127.0.0.1:8080")
+WALL = 1_700_000_000.0
+
+
+def budget(qps: float = 4.0, concurrency: int = 24, *, now: float = 0.0, saved: Saved | None = None) -> Budget:
+    return Budget(qps, concurrency, now=now, wall=WALL + now, saved=saved)
+
+
+def admit(b: Budget, lane: Lane, now: float) -> Ticket:
+    assert b.delay(lane, now) == 0
+    return b.admit(lane, now)
+
+
+def limited(b: Budget, now: float, *, lane: Lane = CDN, retry_after: float = 1.0, scope: str | None = None) -> None:
+    b.answer(admit(b, lane, now), Answer(429, retry_after=retry_after, scope=scope), now)
+
+
+def test_paced_from_the_first_request_on_and_never_in_bursts() -> None:
+    b = budget(4.0)
+    admit(b, CDN, 100.0)
+    assert b.delay(CDN, 100.0) == pytest.approx(0.25)
+    assert b.delay(CDN, 100.25) == 0
+    admit(b, CDN, 200.0)  # a long rest saves nothing up
+    assert b.delay(CDN, 200.0) == pytest.approx(0.25)
+
+
+def test_discord_never_gets_more_than_its_cap_whatever_is_asked() -> None:
+    for qps in (1_000.0, math.inf):
+        b = budget(qps)
+        admit(b, CDN, 0.0)
+        assert b.delay(MEDIA, 0.0) == pytest.approx(1 / DISCORD_QPS)
+        assert b.delay(HERE, 0.0) == pytest.approx(0 if qps == math.inf else 1 / qps)
+
+
+def test_no_more_under_way_than_the_concurrency() -> None:
+    b = budget(math.inf, 2)
+    first = admit(b, HERE, 0.0)
+    admit(b, HERE, 0.0)
+    assert b.delay(HERE, 0.0) == math.inf
+    b.answer(first, None, 0.0)
+    assert b.delay(HERE, 0.0) == 0
+
+
+def test_the_ladder_goes_down_to_the_floor_and_only_then_narrows() -> None:
+    b = budget(10.0, 24)
+    now = 0.0
+    seen = [b.rate]
+    for _ in range(15):
+        now += 10.0
+        limited(b, now)
+        seen.append(b.rate)
+    paces = [Rate(qps, 24) for qps in (10.0, *QPS_LADDER)]
+    widths = [Rate(QPS_LADDER[-1], width) for width in CONCURRENCY_LADDER[1:]]
+    steps = paces + widths
+    assert seen == steps + [steps[-1]] * (len(seen) - len(steps))
+    assert [(a.before, a.after) for a in b.adjustments] == list(pairwise(steps))
+
+
+def test_a_start_below_the_ladder_keeps_its_pace() -> None:
+    b = budget(0.3, 10)
+    limited(b, 0.0)
+    assert b.rate == Rate(0.3, 8)
+
+
+def test_unlimited_steps_onto_the_ladder() -> None:
+    b = budget(math.inf)
+    limited(b, 0.0, lane=HERE)
+    assert b.rate == Rate(4.0, 24)
+
+
+def test_answers_to_requests_under_way_cause_no_further_step() -> None:
+    b = budget(4.0)
+    tickets = [admit(b, CDN, i * 0.25) for i in range(5)]
+    for ticket in tickets[:4]:
+        b.answer(ticket, Answer(429, retry_after=2.0), 1.5)
+    assert b.rate == Rate(3.0, 24)
+    assert len(b.adjustments) == 1
+    late = admit(b, CDN, 3.5)
+    b.answer(tickets[4], Answer(429, retry_after=4.0), 3.6)  # waits are obeyed all the same
+    assert b.delay(CDN, 3.6) == pytest.approx(4.0)
+    b.answer(late, Answer(429, retry_after=0.0), 3.7)
+    assert b.rate == Rate(2.5, 24)
+
+
+@pytest.mark.parametrize(
+    ("scope", "met_by", "waits", "goes"),
+    [
+        (None, CDN, [CDN, MEDIA, API], [HERE]),
+        ("global", API, [API, OTHER_ROUTE, CDN], [HERE]),
+        ("user", API, [API], [OTHER_ROUTE, CDN, HERE]),
+        ("shared", API, [API], [OTHER_ROUTE, CDN, HERE]),
+        ("user", CDN, [CDN], [MEDIA, API, HERE]),
+        (None, HERE, [HERE], [CDN, Lane("127.0.0.1:9090")]),
+        ("global", HERE, [HERE], [CDN, Lane("127.0.0.1:9090")]),
+    ],
+)
+def test_whom_a_scope_names_waits(scope: str | None, met_by: Lane, waits: list[Lane], goes: list[Lane]) -> None:
+    b = budget(4.0)
+    limited(b, 0.0, lane=met_by, retry_after=60.0, scope=scope)
+    assert [b.delay(lane, 1.0) for lane in waits] == [59.0] * len(waits)
+    assert [b.delay(lane, 1.0) for lane in goes] == [0.0] * len(goes)
+
+
+def test_a_shorter_wait_does_not_shorten_a_longer_one() -> None:
+    b = budget(4.0)
+    first, second = admit(b, CDN, 0.0), admit(b, CDN, 1.0)
+    b.answer(first, Answer(429, retry_after=30.0), 1.0)
+    b.answer(second, Answer(429, retry_after=1.0), 1.0)
+    assert b.delay(CDN, 1.0) == 30.0
+
+
+def test_a_route_that_is_used_up_waits_for_its_reset_and_its_bucket_with_it() -> None:
+    b = budget(4.0)
+    b.answer(admit(b, API, 0.0), Answer(200, remaining=0, reset_after=5.0, bucket="abc"), 0.1)
+    assert b.delay(API, 1.0) == pytest.approx(4.1)
+    assert b.delay(OTHER_ROUTE, 1.0) == 0
+    sister = Lane(API.host, discord=True, route="GET /channels/other", major=API.major)
+    b.answer(admit(b, sister, 1.0), Answer(200, remaining=3, bucket="abc"), 1.1)
+    assert b.delay(sister, 2.0) == pytest.approx(3.1)
+
+
+def test_quiet_time_takes_the_steps_back_one_by_one() -> None:
+    b = budget(3.0, 16)
+    for now in range(0, 80, 10):
+        limited(b, float(now))
+    assert b.rate == Rate(0.5, 8)
+    last = 71.0  # 70, and its Retry-After of 1
+    b.delay(CDN, last + QUIET_S - 0.1)
+    assert b.rate == Rate(0.5, 8)
+    seen = []
+    for step in range(1, 10):
+        b.delay(CDN, last + step * QUIET_S)
+        seen.append(b.rate)
+    up = [Rate(0.5, 12), Rate(0.5, 16), *(Rate(qps, 16) for qps in (1.0, 1.5, 2.0, 2.5, 3.0))]
+    assert seen == [*up, up[-1], up[-1]]
+    assert {a.cause for a in b.adjustments[7:]} == {"quiet"}
+
+
+def test_an_adjustment_is_data_and_is_told() -> None:
+    told: list[Adjustment] = []
+    b = Budget(4.0, 24, now=50.0, wall=WALL, on_adjustment=told.append)
+    limited(b, 51.5, retry_after=2.5)
+    assert told == b.adjustments
+    assert msgspec.to_builtins(told[0]) == {
+        "time": datetime.fromtimestamp(WALL + 1.5, UTC).isoformat(timespec="milliseconds"),
+        "cause": "http_429",
+        "status": 429,
+        "retry_after": 2.5,
+        "from": {"qps": 4.0, "concurrency": 24},
+        "to": {"qps": 3.0, "concurrency": 24},
+    }
+
+
+def test_refusals_slow_the_run_and_it_recovers() -> None:
+    b = budget(40.0)
+    now = 0.0
+    for _ in range(INVALID_SLOW):
+        now += 0.1
+        b.answer(admit(b, CDN, now), Answer(403), now)
+    assert b.rate == Rate(1.0, 24)
+    assert b.adjustments[-1].cause == "invalid_answers"
+    b.delay(CDN, now + 700.0)
+    assert b.rate == Rate(40.0, 24)
+
+
+def test_shared_limits_and_other_hosts_do_not_count_towards_a_ban() -> None:
+    b = budget(math.inf)
+    for i in range(INVALID_SLOW + 10):
+        b.answer(admit(b, HERE, float(i)), Answer(403), float(i))
+    assert b.rate == Rate(None, 24)
+    assert not Answer(429, scope="shared").invalid
+
+
+def test_too_many_refusals_stop_the_run_until_they_are_ten_minutes_old() -> None:
+    saved = Saved(invalid={int(WALL // 10): INVALID_STOP})
+    b = budget(4.0, saved=saved)
+    with pytest.raises(RateLimitError, match=r"3000 requests.*\n.*run the same command again"):
+        b.delay(CDN, 1.0)
+    assert b.delay(HERE, 1.0) == 0
+    assert b.delay(CDN, 620.0) == 0
+
+
+def test_a_refused_token_stops_discord_at_once() -> None:
+    b = budget(4.0)
+    b.answer(admit(b, CDN, 0.0), Answer(401), 0.0)  # a file's 401 says nothing about the token
+    assert b.delay(CDN, 1.0) == 0
+    b.answer(admit(b, API, 1.0), Answer(401), 1.0)
+    with pytest.raises(RateLimitError, match="DISCORD_BOT_TOKEN"):
+        b.delay(CDN, 2.0)
+
+
+def test_nobody_waits_for_hours() -> None:
+    b = budget(4.0)
+    limited(b, 0.0, retry_after=PATIENCE_S + 100)
+    with pytest.raises(RateLimitError, match="left alone until 2023-11-14T23:"):
+        b.delay(MEDIA, 1.0)
+    assert b.delay(MEDIA, 200.0) == pytest.approx(PATIENCE_S - 100)
+    limited(b, 1.0, lane=HERE, retry_after=1e300)
+    with pytest.raises(RateLimitError, match="the end of time"):
+        b.delay(HERE, 2.0)
+
+
+def test_the_next_process_waits_the_rest_and_keeps_the_step() -> None:
+    b = budget(4.0)
+    limited(b, 0.0)
+    limited(b, 2.0, retry_after=60.0)
+    saved = msgspec.json.decode(msgspec.json.encode(b.export(3.0)), type=Saved)
+    later = budget(4.0, now=1_000_000.0, saved=saved)
+    assert later.delay(CDN, 1_000_000.0) == 0
+    assert later.rate == Rate(4.0, 24)  # the time in between was quiet
+    soon = Budget(4.0, 24, now=77.0, wall=WALL + 12.0, saved=saved)
+    assert soon.rate == Rate(2.5, 24)
+    assert soon.adjustments[0].cause == "restored"
+    assert soon.delay(CDN, 77.0) == pytest.approx(50.0)
+
+
+def test_a_restored_step_is_never_faster_than_the_new_start() -> None:
+    for qps, concurrency, expected in [(2.0, 24, Rate(2.0, 24)), (4.0, 16, Rate(3.0, 16)), (0.5, 8, Rate(0.5, 8))]:
+        b = budget(qps, concurrency, saved=Saved(rate=Rate(3.0, 24), quiet_since=WALL))
+        assert b.rate == expected
+
+
+def test_only_a_change_that_must_be_kept_moves_the_revision() -> None:
+    b = budget(4.0)
+    b.answer(admit(b, CDN, 0.0), Answer(200), 0.1)
+    assert b.revision == 0
+    b.answer(admit(b, CDN, 1.0), Answer(403), 1.1)
+    assert b.revision == 1
+
+
+# --- what a response says ---
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "expected"),
+    [
+        ({}, b"", None),
+        ({"Retry-After": "2"}, b"", 2.0),
+        ({"Retry-After": "0.25"}, b"", 0.25),
+        ({"Retry-After": "1"}, b'{"retry_after": 1.337, "global": false}', 1.337),
+        ({}, b'{"retry_after": "3"}', 3.0),
+        ({"Retry-After": format_datetime(datetime.fromtimestamp(WALL + 90, UTC), usegmt=True)}, b"", 90.0),
+        ({"Retry-After": format_datetime(datetime.fromtimestamp(WALL - 90, UTC), usegmt=True)}, b"", 0.0),
+        ({"Retry-After": "-5"}, b"", None),
+        ({"Retry-After": "nan"}, b"", None),
+        ({"Retry-After": "inf"}, b"", None),
+        ({"Retry-After": "soon"}, b"[]", None),
+        ({"Retry-After": "7"}, b'{"retry_after": true}', 7.0),
+        ({"Retry-After": "7"}, b'{"retry_after": 1e999}', 7.0),
+    ],
+)
+def test_retry_after_in_all_its_forms(headers: dict[str, str], body: bytes, expected: float | None) -> None:
+    assert read_answer(429, headers, wall=WALL, body=body).retry_after == expected
+
+
+def test_a_429_without_a_time_still_waits() -> None:
+    b = budget(4.0)
+    b.answer(admit(b, CDN, 0.0), Answer(429), 0.0)
+    assert b.delay(CDN, 0.0) == 1.0
+
+
+def test_scope_and_bucket_are_read() -> None:
+    headers = {
+        "X-RateLimit-Scope": "Shared",
+        "X-RateLimit-Remaining": "0",
+        "X-RateLimit-Reset-After": "1.5",
+        "X-RateLimit-Bucket": "b",
+    }
+    assert read_answer(200, headers, wall=WALL) == Answer(200, None, "shared", 0, 1.5, "b")
+    assert read_answer(429, {}, wall=WALL, body=b'{"global": true}').scope == "global"
+
+
+# --- laws ---
+
+_events = st.lists(
+    st.tuples(
+        st.sampled_from([CDN, MEDIA, API, HERE]),
+        st.floats(0, 1.5),  # how long we wait before asking again
+        st.sampled_from([200, 200, 200, 403, 429, 503, None]),
+        st.floats(0, 3),  # Retry-After
+        st.sampled_from([None, "user", "global", "shared"]),
+        st.integers(0, 6),  # how many answers are still out
+    ),
+    max_size=150,
+)
+
+
+@given(st.sampled_from([0.5, 2.0, 4.0, 45.0, 300.0, math.inf]), st.integers(1, 30), _events)
+def test_never_more_than_the_budget_and_nothing_before_its_time(
+    qps: float, concurrency: int, events: list[tuple[Lane, float, int | None, float, str | None, int]]
+) -> None:
+    b = budget(qps, concurrency)
+    now = 0.0
+    out: list[tuple[Ticket, Answer | None]] = []
+    sent: list[tuple[float, Lane, float]] = []
+    limits: list[tuple[float, float, Lane, bool]] = []
+    for lane, pause, status, retry_after, scope, still_out in events:
+        now += pause
+        answer = None if status is None else Answer(status, retry_after=retry_after, scope=scope)
+        while (delay := b.delay(lane, now)) > 0:
+            if delay == math.inf:
+                ticket, oldest = out.pop(0)
+                b.answer(ticket, oldest, now)
+                if oldest is not None and oldest.status == 429:
+                    limits.append((now, now + (oldest.retry_after or 0), ticket.lane, _is_narrow(oldest)))
+            else:
+                now += delay
+        for since, until, met_by, narrow in limits:
+            concerned = lane.path == met_by.path if narrow else lane.realm == met_by.realm
+            assert not (concerned and since <= now < until)
+        sent.append((now, lane, b.rate.qps or math.inf))
+        out.append((b.admit(lane, now), answer))
+        assert len(out) <= concurrency
+        while len(out) > still_out:
+            ticket, given_ = out.pop(0)
+            b.answer(ticket, given_, now)
+            if given_ is not None and given_.status == 429:
+                limits.append((now, now + (given_.retry_after or 0), ticket.lane, _is_narrow(given_)))
+    for start, _, _ in sent:
+        window = [(lane, rate) for at, lane, rate in sent if start <= at < start + 1]
+        assert len(window) <= max(rate for _, rate in window) + 1
+        assert sum(lane.discord for lane, _ in window) <= DISCORD_QPS + 1
+
+
+def _is_narrow(answer: Answer) -> bool:
+    return answer.scope in {"user", "shared"}

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from modbot.errors import InputError, InterruptedRunError, RateLimitError, StorageError
+from modbot.fetch import coordinator as module
+from modbot.fetch.budget import Answer, Lane, Saved
+from modbot.fetch.coordinator import Coordinator, LocalCoordinator, Outcome
+from modbot.fetch.remote import RemoteCoordinator, serve
+from modbot.fetch.store import Stored
+from modbot.records.p1 import RecordError
+
+HERE = Lane("127.0.0.1:8080")
+CDN = Lane("cdn.discordapp.com:443", discord=True)
+API = Lane("discord.com:443", discord=True, route="GET /channels/messages", major="1")
+IMAGE = Outcome(stored=Stored("ab" * 32, 3))
+FAILURE = Outcome(error=RecordError(kind="timeout", detail="the server took too long", attempts=4))
+
+
+def run(work: Coroutine[object, object, None]) -> None:
+    async def in_time() -> None:
+        async with asyncio.timeout(20):
+            await work
+
+    asyncio.run(in_time())
+
+
+def local(qps: float = math.inf, concurrency: int = 4, state: Path | None = None) -> LocalCoordinator:
+    return LocalCoordinator(qps=qps, concurrency=concurrency, state=state)
+
+
+async def settled_soon() -> None:
+    """Long enough for everything that can go on to have gone on."""
+    await asyncio.sleep(0.05)
+
+
+def start(work: Awaitable[Outcome | None]) -> asyncio.Task[Outcome | None]:
+    async def call() -> Outcome | None:
+        return await work
+
+    return asyncio.get_running_loop().create_task(call())
+
+
+# Each law holds for tasks of one process and for workers of several alike.
+
+
+async def one_at_it_and_the_others_get_what_came(c: Coordinator, others: list[Coordinator]) -> None:
+    assert await c.claim("k") is None
+    waiting = [start(other.claim("k")) for other in others]
+    await settled_soon()
+    assert not any(task.done() for task in waiting)
+    c.settle("k", IMAGE)
+    assert [await task for task in waiting] == [IMAGE] * len(waiting)
+    assert await c.claim("k") is None  # an image is the store's to remember
+    c.settle("k", FAILURE)
+    assert await others[0].claim("k") == FAILURE  # a failure is remembered here
+    assert await c.claim("other") is None
+    c.settle("other", None)
+
+
+async def a_claim_given_up_goes_to_who_waits_longest(c: Coordinator, others: list[Coordinator]) -> None:
+    assert await c.claim("k") is None
+    first = start(others[0].claim("k"))
+    await settled_soon()
+    second = start(others[1].claim("k"))
+    await settled_soon()
+    c.settle("k", None)
+    assert await first is None
+    await settled_soon()
+    assert not second.done()
+    others[0].settle("k", IMAGE)
+    assert await second == IMAGE
+
+
+async def a_waiter_that_leaves_holds_nobody_up(c: Coordinator, others: list[Coordinator]) -> None:
+    assert await c.claim("k") is None
+    leaving, staying = start(others[0].claim("k")), start(others[1].claim("k"))
+    await settled_soon()
+    leaving.cancel()
+    c.settle("k", None)
+    assert await staying is None
+    others[1].settle("k", None)
+    tickets = [await c.admit(HERE) for _ in range(4)]
+    gone = asyncio.ensure_future(others[0].admit(HERE))
+    patient = asyncio.ensure_future(others[1].admit(HERE))
+    await settled_soon()
+    gone.cancel()
+    c.report(tickets[0], None)
+    others[1].report(await patient, Answer(200))
+    for ticket in tickets[1:]:
+        c.report(ticket, Answer(200))
+    for ticket in [await c.admit(HERE) for _ in range(4)]:  # nothing leaked away
+        c.report(ticket, None)
+
+
+async def a_refusal_reaches_everyone_who_waits(c: Coordinator, others: list[Coordinator]) -> None:
+    tickets = [await c.admit(API), *[await c.admit(HERE) for _ in range(3)]]
+    waiting = [asyncio.ensure_future(other.admit(CDN)) for other in others]
+    await settled_soon()
+    c.report(tickets[0], Answer(401))
+    for task in waiting:
+        with pytest.raises(RateLimitError, match=r"DISCORD_BOT_TOKEN: .*\n"):
+            await task
+    for ticket in tickets[1:]:
+        c.report(ticket, None)
+
+
+Law = Callable[[Coordinator, list[Coordinator]], Coroutine[object, object, None]]
+LAWS: list[Law] = [
+    one_at_it_and_the_others_get_what_came,
+    a_claim_given_up_goes_to_who_waits_longest,
+    a_waiter_that_leaves_holds_nobody_up,
+    a_refusal_reaches_everyone_who_waits,
+]
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_in_one_process(law: Law) -> None:
+    async def work() -> None:
+        async with local() as c:
+            await law(c, [c, c])
+
+    run(work())
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_over_the_socket(law: Law) -> None:
+    async def work() -> None:
+        with serve(local()) as path:
+            async with RemoteCoordinator(path) as a, RemoteCoordinator(path) as b, RemoteCoordinator(path) as c:
+                await law(a, [b, c])
+
+    run(work())
+
+
+def test_what_is_handed_over_in_the_moment_of_leaving_is_given_back() -> None:
+    async def work() -> None:
+        async with local(concurrency=1) as c:
+            ticket = await c.admit(HERE)
+            assert await c.claim("k") is None
+            admission, claim = asyncio.ensure_future(c.admit(HERE)), asyncio.ensure_future(c.claim("k"))
+            await settled_soon()
+            c.report(ticket, None)
+            c.settle("k", None)
+            admission.cancel()  # both have it already, and do not know
+            claim.cancel()
+            await asyncio.gather(admission, claim, return_exceptions=True)
+            c.report(await c.admit(HERE), None)
+            assert await c.claim("k") is None
+            c.settle("k", None)
+
+    run(work())
+
+
+def test_a_lost_worker_frees_what_it_held() -> None:
+    async def work() -> None:
+        with serve(local(concurrency=1)) as path:
+            async with RemoteCoordinator(path) as survivor:
+                async with RemoteCoordinator(path) as lost:
+                    assert await lost.claim("k") is None
+                    await lost.admit(HERE)
+                    claim, admission = start(survivor.claim("k")), asyncio.ensure_future(survivor.admit(HERE))
+                    await settled_soon()
+                    assert not claim.done()
+                    assert not admission.done()
+                assert await claim is None
+                survivor.report(await admission, None)
+                survivor.settle("k", None)
+
+    run(work())
+
+
+def test_a_lost_parent_is_told_to_every_call() -> None:
+    async def work() -> None:
+        with serve(local(concurrency=1)) as path:
+            worker = RemoteCoordinator(path)
+            await worker.__aenter__()
+            ticket = await worker.admit(HERE)
+            waiting = asyncio.ensure_future(worker.admit(HERE))
+            await settled_soon()
+        with pytest.raises(InterruptedRunError):
+            await waiting
+        with pytest.raises(InterruptedRunError):
+            worker.report(ticket, None)
+        with pytest.raises(InterruptedRunError):
+            await worker.claim("k")
+        await worker.__aexit__()
+        with pytest.raises(InterruptedRunError):
+            await RemoteCoordinator(path).__aenter__()
+        assert not path.parent.exists()
+
+    run(work())
+
+
+def test_the_socket_is_this_users_alone() -> None:
+    with serve(local()) as path:
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_requests_are_paced() -> None:
+    async def work() -> None:
+        async with local(qps=50.0) as c:
+            begin = time.monotonic()
+
+            async def request() -> float:
+                c.report(await c.admit(HERE), Answer(200))
+                return time.monotonic() - begin
+
+            times = await asyncio.gather(*(request() for _ in range(11)))
+        assert times == sorted(times)  # first come, first served
+        assert 0.2 <= times[-1] < 0.6
+
+    run(work())
+
+
+def test_a_held_lane_does_not_hold_up_another() -> None:
+    async def work() -> None:
+        async with local() as c:
+            c.report(await c.admit(HERE), Answer(429, retry_after=0.5))
+            held = asyncio.ensure_future(c.admit(HERE))
+            begin = time.monotonic()
+            c.report(await c.admit(Lane("127.0.0.1:9090")), Answer(200))
+            assert time.monotonic() - begin < 0.4
+            c.report(await held, None)
+            assert time.monotonic() - begin > 0.4
+
+    run(work())
+
+
+def test_the_state_is_kept_for_the_next_process(tmp_path: Path) -> None:
+    state = tmp_path / "status" / "budget.json"
+
+    async def first() -> None:
+        async with local(state=state) as c:
+            c.report(await c.admit(HERE), Answer(200))
+            assert not state.exists()
+            c.report(await c.admit(HERE), Answer(429, retry_after=0.6))
+            await settled_soon()
+            assert msgspec.json.decode(state.read_bytes(), type=Saved).holds.keys() == {HERE.host}
+
+    async def second() -> None:
+        begin = time.monotonic()
+        async with local(state=state) as c:
+            c.report(await c.admit(HERE), Answer(200))
+            assert [a.cause for a in c.adjustments] == ["restored"]
+        assert time.monotonic() - begin > 0.2
+
+    run(first())
+    run(second())
+
+
+def test_a_state_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "status" / "budget.json.tmp").mkdir(parents=True)
+
+    async def work() -> None:
+        async with local(state=tmp_path / "status" / "budget.json") as c:
+            c.report(await c.admit(HERE), Answer(429, retry_after=0.0))
+            await settled_soon()
+            await c.admit(HERE)
+            pytest.fail("admitted after the state could not be written")
+
+    with pytest.raises(StorageError):
+        run(work())
+
+
+def test_a_state_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "budget.json").write_text("{")
+    with pytest.raises(InputError, match=r"budget\.json: not the state of a rate budget"):
+        local(state=tmp_path / "budget.json")
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_OUTCOMES", 3)
+
+    async def work() -> None:
+        async with local() as c:
+            for key in "abcd":
+                assert await c.claim(key) is None
+                c.settle(key, FAILURE)
+            assert await c.claim("a") is None
+            c.settle("a", None)
+            assert await c.claim("d") == FAILURE
+
+    run(work())
