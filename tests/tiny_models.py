@@ -70,8 +70,8 @@ def write_tags(path: Path, tags: Sequence[Tag]) -> None:
         rows.writerows([i, tag.name, tag.category, 1000 - i % 1000] for i, tag in enumerate(tags))
 
 
-def write_model(path: Path, tags: Sequence[Tag], *, size: int) -> None:
-    """BGR float32 [N, size, size, 3], 0 to 255 in; [N, tags] out."""
+def write_model(path: Path, tags: Sequence[Tag], *, size: int = 448, outputs: int | str | None = None) -> None:
+    """BGR float32 [N, size, size, 3], 0 to 255 in; [N, tags] out. `outputs`: what the model says instead of `tags`."""
     constants = {
         "starts": np.zeros(2, np.int64),
         "ends": np.full(2, size, np.int64),
@@ -89,7 +89,7 @@ def write_model(path: Path, tags: Sequence[Tag], *, size: int) -> None:
         ],
         "tiny",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", size, size, 3])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", len(tags)])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", outputs or len(tags)])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)]), str(path))

