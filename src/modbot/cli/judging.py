@@ -17,6 +17,7 @@ from modbot.settings import Settings
 if TYPE_CHECKING:
     from modbot.records.finding import Severity
     from modbot.rules import Mode
+    from modbot.stages.rulebook import Rulebook
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -131,3 +132,12 @@ def dated(path: Path | None, date_: str, flag: str, *, many: bool) -> Path | Non
             f"{path} would hold every day", where=flag, remedy=f"With --dates, put {DATE} into the path."
         )
     return Path(str(path).replace(DATE, date_)) if many else path
+
+
+def tell_rules(book: Rulebook, side: str = "") -> None:
+    """The banner on stderr, and what is wrong with rules that run all the same."""
+    from modbot.rules import render
+
+    click.echo(f"{side} {book.banner}".strip(), err=True)
+    if book.loaded.ruleset is not None and book.loaded.issues:
+        click.echo(render(book.loaded.issues), err=True)

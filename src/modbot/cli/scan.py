@@ -21,6 +21,7 @@ from modbot.cli.judging import (
     mode_option,
     severities,
     severity_option,
+    tell_rules,
 )
 from modbot.cli.options import COUNT, PATH, RULES_FILE, partition, partition_options
 from modbot.settings import load
@@ -176,11 +177,8 @@ class Command:
     def _announce(self, book: Rulebook, config: Mapping[str, Any], part: Partition) -> None:
         """The banner, what is wrong with the rules, and the configuration where it was asked for."""
         from modbot.records.jsonl import encode_document
-        from modbot.rules import render
 
-        click.echo(book.banner, err=True)
-        if book.loaded.ruleset is not None and book.loaded.issues:
-            click.echo(render(book.loaded.issues), err=True)
+        tell_rules(book)
         if self._given["print_config"]:
             shown = {"profile": part.profile, "date": part.date, "rules": book.shown, **config}
             click.echo(encode_document(shown).decode(), nl=False)

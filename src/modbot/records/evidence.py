@@ -124,6 +124,11 @@ class Evidence(msgspec.Struct, gc=False):
         ]
 
     @property
+    def link(self) -> str | None:
+        """The link to the first message."""
+        return self.message_link or self.posts[0].message_link
+
+    @property
     def channel_is_nsfw(self) -> bool:
         """Whether every message is in an NSFW channel; the record's own flag speaks for messages that do not say."""
         own = self.is_nsfw_channel

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from modbot.errors import InputError
-from modbot.files.atomic import writing
+from modbot.files.draft import drafting
+from modbot.files.paths import Partition
 from modbot.records.evidence import RATINGS, Evidence, read
 from modbot.records.finding import REPORT_COLUMNS, Outcome, Severity
 from modbot.stages.lines import numbered_lines
@@ -26,7 +27,7 @@ def report_row(evidence: Evidence, tags: Mapping[str, float], outcome: Outcome) 
     posts = evidence.posts
     rating = evidence.rating
     metrics = outcome.metrics
-    link = evidence.message_link or posts[0].message_link
+    link = evidence.link
     author = evidence.author_id or posts[0].author_id
     return [
         outcome.severity,
@@ -49,7 +50,7 @@ def report_row(evidence: Evidence, tags: Mapping[str, float], outcome: Outcome) 
         scored(metrics.get("violence_tags") or ()),
         number(metrics.get("animals_sum")),
         joined(outcome.reasons),
-        str(len(posts)),
+        str(len(evidence.messages)),
         others((post.message_link for post in posts), link),
         others((post.author_id for post in posts), author),
         cell(evidence.sha256),
@@ -67,14 +68,41 @@ def others(values: Iterable[str | None], first: str | None) -> str:
 
 
 @dataclass(frozen=True)
+class ReportFiles:
+    """Where a report goes: `whole` if it has every finding, else `part`."""
+
+    whole: Path
+    part: Path
+
+
+@dataclass(frozen=True)
 class Written:
     """What a report holds: rows written, findings left out by the filter."""
 
+    path: Path
     rows: int
     left_out: int
 
 
-def write_report(findings: Path, out: Path, severities: frozenset[Severity]) -> Written:
+def report_files(partition: Partition, *, findings: Path | None = None, out: Path | None = None) -> ReportFiles:
+    """Where the report of a findings file goes: `out`, else beside `findings`, else the partition's place."""
+    if out is not None:
+        return ReportFiles(out, out)
+    whole = partition.report if findings is None else report_beside(findings)
+    return ReportFiles(whole, part_of(whole))
+
+
+def report_beside(findings: Path) -> Path:
+    """Where the report of findings lies that are not in their partition's place."""
+    return findings.with_name(f"{findings.stem}.report.csv")
+
+
+def part_of(path: Path) -> Path:
+    """The name of what holds only a part of the day."""
+    return path.with_name(f"{path.stem}.part{path.suffix}")
+
+
+def write_report(findings: Path, files: ReportFiles, severities: frozenset[Severity]) -> Written:
     """Writes the report of a findings file; `severities` picks, empty takes all.
 
     Raises:
@@ -82,10 +110,9 @@ def write_report(findings: Path, out: Path, severities: frozenset[Severity]) -> 
         StorageError: the disk refused.
     """
     rows = left_out = 0
-    with writing(out) as raw, sheet(raw, REPORT_COLUMNS) as write_row:
-        for line_number, line in numbered_lines(
-            findings, what="the findings", remedy="Run the scan first: modbot scan"
-        ):
+    with drafting(files.whole) as draft, sheet(draft.out, REPORT_COLUMNS) as write_row:
+        lines = numbered_lines(findings, what="the findings", remedy="Run the scan first: modbot scan")
+        for line_number, line in lines:
             outcome = read_outcome(line, findings, line_number)
             if severities and outcome.severity not in severities:
                 left_out += 1
@@ -93,7 +120,9 @@ def write_report(findings: Path, out: Path, severities: frozenset[Severity]) -> 
             evidence = read(line, line_number).evidence
             write_row(report_row(evidence, evidence.tags(), outcome))
             rows += 1
-    return Written(rows, left_out)
+        if left_out:
+            draft.path = files.part
+    return Written(draft.path, rows, left_out)
 
 
 _outcome = msgspec.json.Decoder(Outcome)

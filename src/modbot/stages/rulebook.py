@@ -29,17 +29,18 @@ SHOWN_ISSUES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ModeRequest:
-    """What was said about the mode, apart from the file: the flags and the environment."""
+    """What was said about the mode, apart from the file: the flags and the environment. `name` is the flag's."""
 
     lock: Mode | None = None
     flag: Mode | None = None
     environment: Mode | None = None
+    name: str = "--dsl-mode"
 
     def settle(self, own: Mode | None) -> tuple[Mode, str]:
         """The mode and the source that won; `own` is the file's `dsl_mode`."""
         sources: tuple[tuple[Mode | None, str], ...] = (
             (self.lock, "--lock-mode"),
-            (self.flag, "--dsl-mode"),
+            (self.flag, self.name),
             (self.environment, "MODBOT_DSL_MODE"),
             (own, "the file's dsl_mode"),
         )

@@ -17,7 +17,7 @@ from modbot.records.finding import REPORT_COLUMNS, finding
 from modbot.records.jsonl import encode_document, encode_line
 from modbot.stages.judge import Judge, Judged
 from modbot.stages.lines import numbered_lines
-from modbot.stages.report import report_row
+from modbot.stages.report import part_of, report_beside, report_row
 from modbot.stages.select import Selection
 from modbot.stages.sheet import sheet
 from modbot.stages.tally import Tally
@@ -87,7 +87,7 @@ def outputs_of(
         return Outputs(metrics=named, trace=trace)
     everywhere = tuple(dict.fromkeys((partition.scan_metrics, partition.latest_scan, *named)))
     if findings is not None:
-        report = findings.with_name(f"{findings.stem}.report.csv")
+        report = report_beside(findings)
         return Outputs(findings=findings, report=report, metrics=everywhere, trace=trace)
     return Outputs(
         findings=partition.findings,
@@ -97,11 +97,6 @@ def outputs_of(
         metrics=everywhere,
         trace=trace,
     )
-
-
-def part_of(path: Path) -> Path:
-    """The name of what holds only a part of the day."""
-    return path.with_name(f"{path.stem}.part{path.suffix}")
 
 
 def scan(job: ScanJob) -> Scanned:
@@ -182,7 +177,7 @@ def trace_line(judged: Judged) -> bytes:
         {
             "row": evidence.row,
             "sha256": evidence.sha256,
-            "message_link": evidence.message_link or evidence.posts[0].message_link,
+            "message_link": evidence.link,
             "severity": outcome.severity,
             "rule_id": outcome.rule_id,
             "reasons": outcome.reasons,

@@ -1,0 +1,218 @@
+"""Checks findings and reports against what other people's scripts rely on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import resources
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jsonschema import Draft202012Validator, ValidationError, validators
+from jsonschema.protocols import Validator
+
+from modbot.errors import InputError
+from modbot.records.finding import REPORT_COLUMNS, SEVERITIES
+from modbot.records.jsonl import decode_any
+from modbot.stages.lines import numbered_lines
+
+SCHEMA = "p3_findings.schema.json"
+KEPT = 20
+"""So many problems are told; the others are counted."""
+
+_NUMBER = re.compile(r"-?\d+\.\d{4}")
+_COUNT = re.compile(r"\d+")
+_SCORED = re.compile(r".+:-?\d+\.\d{2}")
+_NUMBERS = frozenset(
+    name
+    for name in REPORT_COLUMNS
+    if name.startswith(("wd14_rating_", "nsfw_")) or name in {"exposure_score", "placement_risk_pre", "animals_sum"}
+)
+_SCORED_LISTS = frozenset({"top_tags", "nudity_tops", "violence_tags"})
+
+
+@dataclass
+class Checked:
+    """What a check found. `problems` are the first ones, each with line and key; `count` is all of them."""
+
+    lines: int = 0
+    count: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, problem: str) -> None:
+        self.count += 1
+        if len(self.problems) < KEPT:
+            self.problems.append(problem)
+
+
+def load_schema() -> dict[str, Any]:
+    """The JSON Schema of a finding."""
+    schema: dict[str, Any] = json.loads(resources.files("modbot.records").joinpath(SCHEMA).read_text("utf-8"))
+    return schema
+
+
+def check_findings(path: Path) -> Checked:
+    """Validates every line of a findings file against the JSON Schema.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    checked = Checked()
+    first_error = finding_validator()
+    for number, line in numbered_lines(path, what="the findings", remedy="Run the scan first: modbot scan"):
+        checked.lines += 1
+        problem = _finding_problem(line, first_error)
+        if problem is not None:
+            checked.add(f"line {number}: {problem}")
+    return checked
+
+
+def _finding_problem(line: bytes, first_error: Callable[[Any], ValidationError | None]) -> str | None:
+    try:
+        error = first_error(decode_any(line))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        return f"broken JSON ({broken})"
+    if error is None:
+        return None
+    what = error.message if len(error.message) <= 200 else f"{error.message[:200]}…"  # noqa: PLR2004 - a line's width
+    return f"{error.json_path}: {what}"
+
+
+def finding_validator() -> Callable[[Any], ValidationError | None]:
+    """What gives the first error of a decoded finding, or None."""
+    schema = _inlined(load_schema())
+    pair = schema["properties"]["wd14"]["properties"]["general"]["items"]
+    items = partial(_items, pair)
+    extended: type[Validator] = validators.extend(Draft202012Validator, {"items": items})  # type: ignore[no-untyped-call]
+    errors = extended(schema).iter_errors
+    return lambda finding: next(errors(finding), None)
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with every `$ref` replaced by what it names: looking them up is half the work otherwise."""
+    definitions = schema["$defs"]
+
+    def inline(node: Any) -> Any:  # noqa: ANN401 - JSON of any shape
+        if isinstance(node, dict):
+            reference = node.get("$ref")
+            if reference is not None:
+                return inline(definitions[reference.rpartition("/")[2]])
+            return {key: inline(value) for key, value in node.items() if key != "$defs"}
+        return [inline(item) for item in node] if isinstance(node, list) else node
+
+    inlined: dict[str, Any] = inline(schema)
+    return inlined
+
+
+def _items(
+    pair: Mapping[str, Any],
+    validator: Validator,
+    items: Mapping[str, Any],
+    instance: object,
+    schema: Mapping[str, Any],
+) -> Iterator[ValidationError]:
+    """The keyword `items`, with a short way for lists of [name, score], which are most of a finding."""
+    if items == pair and isinstance(instance, list) and all(map(_is_pair, instance)):
+        return
+    yield from Draft202012Validator.VALIDATORS["items"](validator, items, instance, schema)
+
+
+def _is_pair(item: object) -> bool:
+    return isinstance(item, list) and len(item) == 2 and type(item[0]) is str and type(item[1]) in {float, int}  # noqa: PLR2004 - a pair
+
+
+def check_report(path: Path, findings: Path | None) -> Checked:
+    """Checks a report's header, each row's severity and number formats, and its rows against the findings.
+
+    `findings`: the file that the report is of; None leaves that comparison out.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    checked = Checked()
+    csv.field_size_limit(sys.maxsize)
+    try:
+        with path.open(encoding="utf-8", newline="") as text:
+            rows = csv.reader(text, strict=True)
+            header = next(rows, [])
+            if header[: len(REPORT_COLUMNS)] != list(REPORT_COLUMNS):
+                checked.add(_header_problem(header))
+                return checked
+            _check_rows(checked, rows, len(header), findings)
+    except OSError as error:
+        raise InputError(
+            f"the report cannot be read ({error.strerror})",
+            where=str(path),
+            remedy="Run the scan, or write it from the findings: modbot report",
+        ) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        checked.add(f"row {checked.lines + 2}: no CSV in UTF-8 ({error})")
+    return checked
+
+
+def _header_problem(header: list[str]) -> str:
+    place, expected, found = next(
+        (place, expected, found)
+        for place, (expected, found) in enumerate(zip_longest(REPORT_COLUMNS, header, fillvalue="nothing"), 1)
+        if expected != found
+    )
+    return f"row 1: column {place} is {found!r}, not {expected!r}"
+
+
+def _check_rows(checked: Checked, rows: Iterator[list[str]], width: int, findings: Path | None) -> None:
+    severities = iter(()) if findings is None else _severities(findings)
+    for number, row in enumerate(rows, 2):
+        checked.lines += 1
+        expected = next(severities, None)
+        for problem in _row_problems(row, width):
+            checked.add(f"row {number}: {problem}")
+        if expected is not None and row and row[0] in SEVERITIES and row[0] != expected:
+            checked.add(f"row {number}: severity is {row[0]!r}, the finding's is {expected!r}")
+        if expected is None and findings is not None:
+            checked.add(f"row {number}: there is no finding for it")
+    missing = sum(1 for _ in severities)
+    if missing:
+        checked.add(f"{missing} findings have no row")
+
+
+class _Severity(msgspec.Struct):
+    severity: Any = None
+
+
+def _severities(findings: Path) -> Iterator[Any]:
+    decode = msgspec.json.Decoder(_Severity).decode
+    for _, line in numbered_lines(findings, what="the findings", remedy="Run the scan first: modbot scan"):
+        try:
+            yield decode(line).severity
+        except (msgspec.DecodeError, RecursionError):
+            # That the finding itself is broken is for check-findings to tell; here it is a row that it should have.
+            yield "unreadable"
+
+
+def _row_problems(row: list[str], width: int) -> Iterator[str]:
+    if len(row) != width:
+        yield f"{len(row)} cells, not {width}"
+        return
+    cells = dict(zip(REPORT_COLUMNS, row, strict=False))
+    if cells["severity"] not in SEVERITIES:
+        yield f"severity is {cells['severity']!r}"
+    if cells["is_nsfw_channel"] not in {"true", "false"}:
+        yield f"is_nsfw_channel is {cells['is_nsfw_channel']!r}, not true or false"
+    if not _COUNT.fullmatch(cells["message_count"]):
+        yield f"message_count is {cells['message_count']!r}, no whole number"
+    for name in REPORT_COLUMNS:
+        if name in _NUMBERS and cells[name] and not _NUMBER.fullmatch(cells[name]):
+            yield f"{name} is {cells[name]!r}, no number with 4 decimals"
+        if name in _SCORED_LISTS and cells[name]:
+            yield from (
+                f"{name} holds {item!r}, no name:0.93"
+                for item in cells[name].split(" | ")
+                if not _SCORED.fullmatch(item)
+            )

@@ -1,0 +1,129 @@
+"""The records nearest to the thresholds: where a person's look is worth most."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from modbot.files.atomic import writing
+from modbot.records.evidence import Evidence, read
+from modbot.stages.judge import Signals
+from modbot.stages.lines import numbered_lines
+from modbot.stages.sheet import cell, sheet
+
+COLUMNS = (
+    "message_link",
+    "questionable",
+    "explicit",
+    "exposure",
+    "distance",
+    "nearest",
+    "channel_id",
+    "author_id",
+    "sha256",
+)
+_DECIMALS = 9
+"""Where two decimal numbers are as far apart as their difference in decimal: 0.37 is within 0.02 of 0.35."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What records are near to, and within what distance; scores are 0 to 1."""
+
+    questionable: float = 0.35
+    explicit: float = 0.20
+    exposure: float = 0.30
+    eps: float = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncertain:
+    """A record near a threshold. `nearest` names it, `distance` is to it."""
+
+    evidence: Evidence
+    questionable: float
+    explicit: float
+    exposure: float
+    distance: float
+    nearest: str
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """`near`: records within the distance, `written`: the nearest of them, `unscored`: records without scores."""
+
+    near: int
+    written: int
+    unscored: int
+
+
+def sample_uncertain(analysis: Path, out: Path, thresholds: Thresholds, top: int, signals: Signals) -> Sampled:
+    """Writes the `top` records nearest to a threshold, nearest first, ties in input order.
+
+    Raises:
+        InputError: the p2 file cannot be read.
+        StorageError: the disk refused.
+    """
+    seen = _Seen()
+    # nsmallest is stable and keeps no more than `top` at a time.
+    nearest = heapq.nsmallest(top, seen.near(analysis, thresholds, signals), key=lambda found: found.distance)
+    with writing(out) as raw, sheet(raw, COLUMNS) as write_row:
+        for found in nearest:
+            write_row(_row(found))
+    return Sampled(seen.count, len(nearest), seen.unscored)
+
+
+class _Seen:
+    def __init__(self) -> None:
+        self.count = 0
+        self.unscored = 0
+
+    def near(self, analysis: Path, thresholds: Thresholds, signals: Signals) -> Iterator[Uncertain]:
+        """The records of the file that are within the distance of a threshold."""
+        remedy = "Analyze the day first (modbot analyze), or name them: --analysis"
+        for number, line in numbered_lines(analysis, what="the p2 records", remedy=remedy):
+            evidence = read(line, number).evidence
+            if evidence.error is not None or not evidence.rating:
+                self.unscored += 1
+                continue
+            found = measure(evidence, thresholds, signals)
+            if found.distance <= thresholds.eps:
+                self.count += 1
+                yield found
+
+
+def measure(evidence: Evidence, thresholds: Thresholds, signals: Signals) -> Uncertain:
+    """How far the record is from the threshold that it is nearest to."""
+    questionable = evidence.rating.get("questionable", 0.0)
+    explicit = evidence.rating.get("explicit", 0.0)
+    exposure = (evidence.signals or signals(evidence, evidence.tags()))["exposure_score"]
+    distances = {
+        "questionable": abs(questionable - thresholds.questionable),
+        "explicit": abs(explicit - thresholds.explicit),
+        "exposure": abs(exposure - thresholds.exposure),
+    }
+    nearest = min(distances, key=lambda name: distances[name])
+    return Uncertain(
+        evidence=evidence,
+        questionable=questionable,
+        explicit=explicit,
+        exposure=exposure,
+        distance=round(distances[nearest], _DECIMALS),
+        nearest=nearest,
+    )
+
+
+def _row(found: Uncertain) -> list[str]:
+    evidence = found.evidence
+    post = evidence.posts[0]
+    numbers = (found.questionable, found.explicit, found.exposure, found.distance)
+    return [
+        cell(evidence.link),
+        *(f"{value:.6f}" for value in numbers),
+        found.nearest,
+        cell(evidence.channel_id or post.channel_id),
+        cell(evidence.author_id or post.author_id),
+        cell(evidence.sha256),
+    ]
