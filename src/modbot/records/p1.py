@@ -71,7 +71,8 @@ class Message(msgspec.Struct, kw_only=True):
 class ImageInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The image as a viewer shows it: width and height in pixels of the upright image, `bytes` of the file.
 
-    `truncated`: the file ends early; what follows was judged on the part that is there.
+    `truncated`: not all of it could be read (the file ends early or is broken, the animation is too long); what
+    follows was judged on the part that is there.
     """
 
     width: int
