@@ -218,6 +218,12 @@ def test_a_progressive_jpeg_that_ends_early_is_marked() -> None:
     assert decode(whole[: len(whole) // 2]).info.truncated
 
 
+@pytest.mark.parametrize("name", ["WEBP", pytest.param("AVIF", marks=needs_avif)])
+def test_a_file_whose_decoder_wants_all_of_it_is_broken_when_cut(name: str) -> None:
+    whole = encoded(scene(200, 200), name)
+    assert rejected(whole[: len(whole) * 2 // 3]) == "decode_failed"
+
+
 def test_threads_do_not_take_anothers_broken_image_for_a_whole_one() -> None:
     whole = encoded(scene(400, 400), "JPEG", quality=95)
     cut = whole[: len(whole) // 2]
