@@ -131,15 +131,23 @@ class Evidence(msgspec.Struct, gc=False):
     @property
     def channel_is_nsfw(self) -> bool:
         """Whether every message is in an NSFW channel; the record's own flag speaks for messages that do not say."""
-        own = self.is_nsfw_channel
-        return all(own if post.is_nsfw_channel is None else post.is_nsfw_channel for post in self.posts)
+        said = [post.is_nsfw_channel for post in self.messages]
+        if not said or None in said:
+            said.append(self.is_nsfw_channel)
+        return False not in said
 
     @property
     def shown_as_spoiler(self) -> bool:
         """Whether the record, any message or any attachment is marked as a spoiler."""
-        return self.is_spoiler or any(
-            post.is_spoiler or any(attached.is_spoiler for attached in post.attachments) for post in self.messages
-        )
+        if self.is_spoiler:
+            return True
+        for post in self.messages:
+            if post.is_spoiler:
+                return True
+            for attached in post.attachments:
+                if attached.is_spoiler:
+                    return True
+        return False
 
     @property
     def attachment_count(self) -> int:

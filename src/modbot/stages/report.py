@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -12,23 +12,23 @@ import msgspec
 from modbot.errors import InputError
 from modbot.files.draft import drafting
 from modbot.files.paths import Partition
-from modbot.records.evidence import RATINGS, Evidence, read
+from modbot.records.evidence import Evidence, read
 from modbot.records.finding import REPORT_COLUMNS, Outcome, Severity
 from modbot.stages.lines import numbered_lines
 from modbot.stages.sheet import cell, flag, joined, number, sheet
 
 TOP = 10
 _by_score = itemgetter(1)
-_by_detection_score = attrgetter("score")
 
 
 def report_row(evidence: Evidence, tags: Mapping[str, float], outcome: Outcome) -> list[str]:
     """The cells of one finding, in the order of REPORT_COLUMNS. `tags`: `evidence.tags()`."""
+    rating, signal = evidence.rating.get, outcome.metrics.get
+    detections = [(found.class_, found.score) for found in evidence.nudity_detections]
     posts = evidence.posts
-    rating = evidence.rating
-    metrics = outcome.metrics
-    link = evidence.link
+    link = evidence.message_link or posts[0].message_link
     author = evidence.author_id or posts[0].author_id
+    several = len(posts) > 1
     return [
         outcome.severity,
         cell(outcome.rule_id),
@@ -36,30 +36,35 @@ def report_row(evidence: Evidence, tags: Mapping[str, float], outcome: Outcome) 
         cell(link),
         cell(author),
         flag(evidence.channel_is_nsfw),
-        *(number(rating.get(name)) for name in RATINGS),
-        scored(sorted(tags.items(), key=_by_score, reverse=True)[:TOP]),
-        scored(
-            (found.class_, found.score)
-            for found in sorted(evidence.nudity_detections, key=_by_detection_score, reverse=True)[:TOP]
-        ),
-        number(metrics.get("exposure_score")),
-        number(metrics.get("placement_risk_pre")),
-        number(metrics.get("nsfw_margin")),
-        number(metrics.get("nsfw_ratio")),
-        number(metrics.get("nsfw_general_sum")),
-        scored(metrics.get("violence_tags") or ()),
-        number(metrics.get("animals_sum")),
+        number(rating("general")),
+        number(rating("sensitive")),
+        number(rating("questionable")),
+        number(rating("explicit")),
+        scored(top(tags.items())),
+        scored(top(detections)) if detections else "",
+        number(signal("exposure_score")),
+        number(signal("placement_risk_pre")),
+        number(signal("nsfw_margin")),
+        number(signal("nsfw_ratio")),
+        number(signal("nsfw_general_sum")),
+        scored(signal("violence_tags") or ()),
+        number(signal("animals_sum")),
         joined(outcome.reasons),
         str(len(evidence.messages)),
-        others((post.message_link for post in posts), link),
-        others((post.author_id for post in posts), author),
+        others([post.message_link for post in posts], link) if several else "",
+        others([post.author_id for post in posts], author) if several else "",
         cell(evidence.sha256),
     ]
 
 
+def top(pairs: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The 10 pairs with the highest scores, ties in their order."""
+    return sorted(pairs, key=_by_score, reverse=True)[:TOP]
+
+
 def scored(pairs: Iterable[tuple[str, float]]) -> str:
     """`name:0.93 | …`."""
-    return joined([f"{name}:{score:.2f}" for name, score in pairs])
+    return joined(["%s:%.2f" % (name, score) for name, score in pairs])  # noqa: UP031 - half the time of an f-string
 
 
 def others(values: Iterable[str | None], first: str | None) -> str:
