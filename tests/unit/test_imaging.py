@@ -124,6 +124,16 @@ def test_transparency_lies_on_white(name: str) -> None:
     assert seen.getpixel((1, 0)) == (204, 204, 204)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_tall_transparent_picture_is_what_it_would_be_in_one_piece(mode: str) -> None:
+    picture = scene(30, 700).convert("RGBA")
+    picture.putalpha(Image.linear_gradient("L").resize((30, 700)))
+    picture = picture.quantize(64) if mode == "P" else picture.convert(mode)
+    canvas = Image.new("RGBA", picture.size, "white")
+    canvas.alpha_composite(picture.convert("RGBA"))
+    assert only(encoded(picture, "PNG")).tobytes() == canvas.convert("RGB").tobytes()
+
+
 def test_grey_with_alpha_lies_on_white() -> None:
     picture = Image.new("LA", (2, 1), (0, 255))
     picture.putpixel((0, 0), (0, 0))

@@ -1,7 +1,8 @@
 """Bytes into pixels: decoding as a viewer shows a picture, and the resampling that the models ask for.
 
-The one place that touches Pillow and imagehash. Whatever the bytes are, `decode` gives pictures or a `DecodeError`;
-nothing is printed, no warning leaves, no program is started, and no more pixels are decoded than the limits allow.
+The one place that touches Pillow and imagehash. Whatever the bytes are, `decode` gives pictures or a `DecodeError`; no
+warning leaves, no program is started, and no more pixels are decoded than the limits allow. Nothing is printed but what
+libtiff itself says of a broken TIFF on stderr: Pillow has no switch for that.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ _EXIF_TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_BAND = 256
 
 LONGEST_SIDE = 8192
 """Beyond this a picture is shrunk before it is padded to a square, which would need more memory than the picture."""
@@ -315,10 +318,19 @@ def _rgb_on_white(image: Image.Image) -> Image.Image:
     elif image.mode in {"I", "F"}:
         image = _stretched(image)
     if image.has_transparency_data:
-        canvas = Image.new("RGBA", image.size, "white")
-        canvas.alpha_composite(image.convert("RGBA"))
-        image = canvas
+        return _flattened(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _flattened(image: Image.Image) -> Image.Image:
+    """The image on white, band by band: whole, the steps in between would need three times its memory."""
+    flat = Image.new("RGB", image.size)
+    for top in range(0, image.height, _BAND):
+        band = image.crop((0, top, image.width, min(top + _BAND, image.height))).convert("RGBA")
+        canvas = Image.new("RGBA", band.size, "white")
+        canvas.alpha_composite(band)
+        flat.paste(canvas.convert("RGB"), (0, top))
+    return flat
 
 
 def _stretched(image: Image.Image) -> Image.Image:
