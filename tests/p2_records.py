@@ -166,7 +166,7 @@ def lines(count: int, seed: int = 0, *, raw_tags: int = 128) -> Iterator[bytes]:
 
 def plain(number: int = 0, **changes: object) -> dict[str, Any]:
     """A record as plain JSON values, with some of its top level changed."""
-    return {**msgspec.to_builtins(record(number)), **changes}
+    return {**msgspec.json.decode(encode_line(record(number))), **changes}
 
 
 def odd_lines() -> dict[str, bytes]:

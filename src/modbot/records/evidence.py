@@ -472,8 +472,10 @@ class _Odd:
         return {name: number for name, number in numbers.items() if number is not None and math.isfinite(number)}
 
     def _detector(self, value: object) -> Detector | None:
-        error = _object(value).get("nudenet_error")
-        return None if error is None else Detector(nudenet_error=_string(error) or str(error)[:200])
+        if not isinstance(value, dict):
+            return None
+        error = value.get("nudenet_error")
+        return Detector(nudenet_error=None if error is None else _string(error) or str(error)[:200])
 
 
 def _items(value: object) -> Iterable[Any]:

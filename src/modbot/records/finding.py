@@ -12,7 +12,7 @@ Severity = Literal["red", "orange", "yellow", "green"]
 SEVERITIES: tuple[Severity, ...] = ("red", "orange", "yellow", "green")
 """Most severe first."""
 
-RANK = {severity: len(SEVERITIES) - 1 - place for place, severity in enumerate(SEVERITIES)}
+RANK: dict[str, int] = {severity: len(SEVERITIES) - 1 - place for place, severity in enumerate(SEVERITIES)}
 """Severity -> steps above green."""
 
 REPORT_COLUMNS = (
