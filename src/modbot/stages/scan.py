@@ -184,7 +184,9 @@ def trace_line(judged: Judged) -> bytes:
             "winning": outcome.metrics["winning"],
             "rating": evidence.rating,
             "signals": {
-                name: value for name, value in outcome.metrics.items() if isinstance(value, float) and name != "eval_ms"
+                name: value
+                for name, value in outcome.metrics.items()
+                if isinstance(value, (int, float)) and name != "eval_ms"
             },
             "dsl": outcome.metrics["dsl"],
             "doubts": [f"{doubt.kind} ({doubt.detail})" for doubt in judged.reading.doubts],
