@@ -7,7 +7,6 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PACKAGES := samples bench app scripts tools
 FIND_PYTHON = for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo "$$python"; exit; fi; done
 PYTHON = $(shell $(FIND_PYTHON))
@@ -52,7 +51,7 @@ format: $(READY) ## What ruff can mend by itself
 	$(BIN)/ruff format .
 
 bench: setup ## What the parts cost on this machine
-	$(BIN)/python -m bench
+	for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 # Pins stay as they are unless pyproject.toml asks for more; `make lock UPGRADE=--upgrade` moves them.
 # The requirement files take their versions from the lock, so that all of them are one resolution.
