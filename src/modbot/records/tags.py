@@ -14,7 +14,10 @@ _WILDCARDS = frozenset("*?[")
 
 @lru_cache(maxsize=65_536)
 def normalise(tag: str) -> str:
-    """The one spelling of a tag, pattern or group name: NFKC, stripped, lower case, runs of white space and `-` as `_`."""
+    """The one spelling of a tag, a pattern or a group's name.
+
+    NFKC, stripped, lower case, every run of white space and `-` one `_`.
+    """
     return _SEPARATORS.sub("_", unicodedata.normalize("NFKC", tag).strip().lower())
 
 

@@ -191,8 +191,10 @@ class _Binder:
             finding = Finding("R2-E001", node.span, message, hint)
             return self._failing("type_mismatch", finding, node.span), "number"
         sites = tuple(
-            self._site("division_by_zero", operand.span, "division by zero") if operator == "/" else None
-            for operator, operand in zip(node.operators, node.operands[1:], strict=True)
+            self._site("division_by_zero", part.span, "division by zero")
+            if operator == "/" and not _sure(part)
+            else None
+            for operator, (part, _) in zip(node.operators, parts[1:], strict=True)
         )
         compared = node.operators[0] in syntax.COMPARISONS
         chain = bound.Chain(tuple(part for part, _ in parts), node.operators, sites, node.span)
@@ -318,6 +320,11 @@ class _Binder:
         if function in {"any", "count"}:
             values.setdefault("gt", bound.Constant(names.GROUP_THRESHOLD, node.span))
         return bound.OfGroup(function, group, tuple(values.values()), node.span)
+
+
+def _sure(divisor: Bound) -> bool:
+    """Whether the divisor is a number that is not 0, whatever the record."""
+    return isinstance(divisor, bound.Constant) and divisor.value != 0
 
 
 def _common(parts: list[tuple[Bound, Kind]]) -> Kind:

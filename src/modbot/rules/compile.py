@@ -17,6 +17,7 @@ from modbot.records.tags import Group
 from modbot.rules import bound, names
 from modbot.rules.bound import Bound
 from modbot.rules.reasons import Placeholder, Reason
+from modbot.rules.syntax import COMPARISONS, SUMS
 
 
 class RefusedError(Exception):
@@ -80,6 +81,7 @@ def compile_program(program: Program) -> Callable[..., Judgement]:
     namespace: dict[str, Any] = {
         "ERRORS": (ArithmeticError, RefusedError),
         "GROUPS": tuple(program.groups.values()),
+        "NOTHING": -math.inf,
         "any_class": _any_class,
         "at_least": _at_least,
         "clamp": _clamp,
@@ -87,6 +89,7 @@ def compile_program(program: Program) -> Callable[..., Judgement]:
         "fsum": fsum,
         "min_of_group": _min_of_group,
         "peak_of_exposed": _peak_of_exposed,
+        "product": _product,
         "show": _show,
         "top": _top,
     }
@@ -95,12 +98,14 @@ def compile_program(program: Program) -> Callable[..., Judgement]:
     return judge
 
 
+_TERNARY, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _SIGN, _ATOM = range(9)
+
+
 class _Writer:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._group_index = {name: index for index, name in enumerate(program.groups)}
         self._aggregates: dict[str, str] = {}
-        self._temporaries = 0
 
     def function(self) -> str:
         program = self._program
@@ -166,74 +171,77 @@ class _Writer:
     def _placeholder(self, part: Placeholder) -> str:
         return f"show({self.text(part.value)}, {part.conversion!r}, {part.format!r})"
 
-    def text(self, node: Bound) -> str:
+    def text(self, node: Bound, outer: int = 0) -> str:
+        """The node as Python, in parentheses where it binds looser than what stands around it."""
+        level, text = self._plain(node)
+        return f"({text})" if level < outer else text
+
+    def _plain(self, node: Bound) -> tuple[int, str]:
         match node:
             case bound.Constant(value=value):
-                return f"({value!r})"
+                return _SIGN, repr(value)
             case bound.Rating(key=key, site=None):
-                return f"rating({key!r}, 0.0)"
+                return _ATOM, f"rating({key!r}, 0.0)"
             case bound.Rating(key=key, site=site):
-                return f"(rating({key!r}) if {key!r} in facts.rating else fail({site}))"
+                return _TERNARY, f"rating({key!r}) if {key!r} in facts.rating else fail({site})"
             case bound.Fact(name=name):
-                return name
+                return _ATOM, name
             case bound.Known(name=name):
-                return f"({name!r} in known)"
+                return _COMPARE, f"{name!r} in known"
             case bound.Feature(index=index):
-                return f"f{index}"
+                return _ATOM, f"f{index}"
             case bound.Score(tag=tag):
-                return f"tag({tag!r}, 0.0)"
+                return _ATOM, f"tag({tag!r}, 0.0)"
             case bound.OfGroup():
                 return self._of_group(node)
             case bound.OfNumbers(function="sum", arguments=arguments):
-                return f"({' + '.join(map(self.text, arguments))})"
+                return _SUM, " + ".join(self.text(argument, _PRODUCT) for argument in arguments)
             case bound.OfNumbers(function="clamp", arguments=arguments):
-                return f"clamp({', '.join(map(self.text, arguments))})"
+                return _ATOM, f"clamp({', '.join(map(self.text, arguments))})"
             case bound.OfNumbers(function=function, arguments=arguments):
-                return f"{function}(({', '.join(map(self.text, arguments))},))"
+                return _ATOM, f"{function}(({', '.join(map(self.text, arguments))},))"
             case bound.HasClass(name=name):
-                return f"({name!r} in classes)"
+                return _COMPARE, f"{name!r} in classes"
             case bound.AnyClass(prefix=prefix, suffix=suffix, minimum=minimum):
-                return f"any_class(classes, {prefix!r}, {suffix!r}, {self.text(minimum)})"
+                return _ATOM, f"any_class(classes, {prefix!r}, {suffix!r}, {self.text(minimum)})"
             case bound.Not(operand=operand):
-                return f"(not {self.text(operand)})"
+                return _NOT, f"not {self.text(operand, _NOT)}"
             case bound.Sign(operator=operator, operand=operand):
-                return f"({operator}{self.text(operand)})"
+                return _SIGN, f"{operator}{self.text(operand, _SIGN)}"
             case bound.Chain():
                 return self._chain(node)
             case bound.Logic(operator=operator, operands=operands):
-                return f"({f' {operator} '.join(map(self.text, operands))})"
+                level = _AND if operator == "and" else _OR
+                return level, f" {operator} ".join(self.text(operand, level + 1) for operand in operands)
             case bound.Failing(site=site):
-                return f"fail({site})"
+                return _ATOM, f"fail({site})"
 
-    def _chain(self, node: bound.Chain) -> str:
-        text = self.text(node.operands[0])
-        for operator, site, operand in zip(node.operators, node.sites, node.operands[1:], strict=True):
-            right = self.text(operand)
-            if site is None:
-                text = f"{text} {operator} {right}"
-            else:
-                self._temporaries += 1
-                name = f"t{self._temporaries}"
-                text = f"({text} / {name} if ({name} := {right}) else fail({site}))"
-        return f"({text})"
+    def _chain(self, node: bound.Chain) -> tuple[int, str]:
+        if any(site is not None for site in node.sites):
+            operands = ", ".join(map(self.text, node.operands))
+            return _ATOM, f"product(fail, {node.operators!r}, {node.sites!r}, {operands})"
+        level = _COMPARE if node.operators[0] in COMPARISONS else _SUM if node.operators[0] in SUMS else _PRODUCT
+        rest = zip(node.operators, node.operands[1:], strict=True)
+        text = "".join(f" {operator} {self.text(operand, level + 1)}" for operator, operand in rest)
+        return level, self.text(node.operands[0], level + 1) + text
 
-    def _of_group(self, node: bound.OfGroup) -> str:
+    def _of_group(self, node: bound.OfGroup) -> tuple[int, str]:
         index = self._group_index[node.group]
         arguments = [self.text(argument) for argument in node.arguments]
         match node.function:
             case "sum":
-                return self._aggregate(f"fsum(scores[{index}])", f"sum{index}")
+                return _ATOM, self._aggregate(f"fsum(scores[{index}])", f"sum{index}")
             case "max":
-                return self._aggregate(f"max(scores[{index}], default=0.0)", f"max{index}")
+                return _ATOM, self._aggregate(f"max(scores[{index}], default=0.0)", f"max{index}")
             case "min":
-                return self._aggregate(f"min_of_group(scores[{index}], GROUPS[{index}], tags)", f"min{index}")
+                return _ATOM, self._aggregate(f"min_of_group(scores[{index}], GROUPS[{index}], tags)", f"min{index}")
             case "any":
-                peak = self._aggregate(f"max(scores[{index}], default=-1e999)", f"peak{index}")
-                return f"({peak} >= {arguments[0]})"
+                peak = self._aggregate(f"max(scores[{index}], default=NOTHING)", f"peak{index}")
+                return _COMPARE, f"{peak} >= {self.text(node.arguments[0], _SUM)}"
             case "count":
-                return f"at_least(scores[{index}], {arguments[0]})"
+                return _ATOM, f"at_least(scores[{index}], {arguments[0]})"
             case "topk_sum":
-                return f"top(scores[{index}], {', '.join(arguments)})"
+                return _ATOM, f"top(scores[{index}], {', '.join(arguments)})"
 
     def _aggregate(self, text: str, name: str) -> str:
         """The local that holds the aggregate, computed once a record."""
@@ -280,6 +288,17 @@ def _top(scores: Sequence[float], k: float, threshold: float | None = None) -> f
 
 def _any_class(classes: Mapping[str, float], prefix: str, suffix: str, minimum: float) -> bool:
     return sum(name.startswith(prefix) and name.endswith(suffix) for name in classes) >= minimum
+
+
+def _product(
+    fail: Callable[[int], float], operators: Sequence[str], sites: Sequence[int | None], value: float, *others: float
+) -> float:
+    for operator, site, other in zip(operators, sites, others, strict=True):
+        if operator == "*":
+            value *= other
+        else:
+            value = fail(site) if site is not None and not other else value / other
+    return value
 
 
 def _show(value: float | str, conversion: str, spec: str) -> str:
