@@ -15,7 +15,7 @@ from tests.p2_records import RULES, lines
 BAR_MIB = 300
 DATE = "2025-10-01"
 DISTINCT = 2_000
-"""Records generated; the file repeats them under other digests, which is quicker to write."""
+"""Records that are generated; the file repeats them, which is quicker to write."""
 
 
 def main() -> int:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modbot.cli.judging import MODES, const_option, dated, days, environment_mode, mode_option, tell_rules
-from modbot.cli.options import PATH, RULES_FILE, partition, partition_options
+from modbot.cli.judging import MODES, const_option, days_of, environment_mode, mode_option, tell_rules
+from modbot.cli.options import PATH, RULES_FILE, partition_options
 from modbot.settings import load
 
 if TYPE_CHECKING:
@@ -45,23 +45,21 @@ def ab(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
     from modbot.stages.compare import SampleForm, ab_outputs, compare, skip_legacy
 
     settings = load()
-    dates = given["dates"]
-    wanted = [given["date"]] if dates is None else days(dates, settings.tz)
-    parts = [partition(settings, given["profile"], date) for date in wanted]
-    analyses = [
-        dated(given["analysis"], part.date, "--analysis", many=dates is not None) or part.merged("p2") for part in parts
-    ]
-    outputs = ab_outputs(parts[-1], out_dir=given["out_dir"], out_json=given["out_json"], out_csv=given["out_csv"])
+    found = days_of(settings, given["profile"], given["date"], given["dates"], given["analysis"])
+    part = found[-1][0]
+    outputs = ab_outputs(part, out_dir=given["out_dir"], out_json=given["out_json"], out_csv=given["out_csv"])
     form = SampleForm(
         count=given["sample_diff"], minimal=given["samples_minimal"], redact_urls=given["samples_redact_urls"]
     )
     a, b = (_open(given, name, environment_mode(settings)) for name in ("rules_a", "rules_b"))
     modes = (a.mode, b.mode)
-    with hold(parts[-1], "modbot ab"):
+    with hold(part, "modbot ab"):
         if given["allow_legacy"] and (a.loaded.legacy or b.loaded.legacy):
             compared = skip_legacy(modes, outputs)
         else:
-            compared = compare(analyses, (a.judge("yellow"), b.judge("yellow")), modes, outputs, form)
+            compared = compare(
+                [path for _, path in found], (a.judge("yellow"), b.judge("yellow")), modes, outputs, form
+            )
     _tell(compared, a, b)
 
 

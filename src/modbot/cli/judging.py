@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from modbot.cli.options import day
-from modbot.errors import RequestError, SettingError
+from modbot.cli.options import day, partition
+from modbot.errors import InputError, RequestError, SettingError
 from modbot.settings import Settings
 
 if TYPE_CHECKING:
+    from modbot.files.paths import Partition
     from modbot.records.finding import Severity
     from modbot.rules import Mode
     from modbot.stages.rulebook import Rulebook
@@ -132,6 +133,31 @@ def dated(path: Path | None, date_: str, flag: str, *, many: bool) -> Path | Non
             f"{path} would hold every day", where=flag, remedy=f"With --dates, put {DATE} into the path."
         )
     return Path(str(path).replace(DATE, date_)) if many else path
+
+
+def days_of(
+    settings: Settings, profile: str | None, date_: str, dates: str | None, analysis: Path | None
+) -> list[tuple[Partition, Path]]:
+    """The partitions that `--date` or `--dates` names, each with its p2 records (`--analysis` or their own place).
+
+    Of several days, those without p2 records are told on stderr and left out.
+
+    Raises:
+        SettingError, RequestError: the days or `--analysis` cannot be used.
+        InputError: none of several days has p2 records.
+    """
+    many = dates is not None
+    wanted = [date_] if dates is None else days(dates, settings.tz)
+    parts = [partition(settings, profile, name) for name in wanted]
+    found = [(part, dated(analysis, part.date, "--analysis", many=many) or part.merged("p2")) for part in parts]
+    if not many:
+        return found
+    missing = [part.date for part, path in found if not path.exists()]
+    if len(missing) == len(found):
+        raise InputError("no day of the range has p2 records", where="--dates", remedy="Analyze the days first.")
+    if missing:
+        click.echo(f"no p2 records, left out: {', '.join(missing)}", err=True)
+    return [(part, path) for part, path in found if path.exists()]
 
 
 def tell_rules(book: Rulebook, side: str = "") -> None:

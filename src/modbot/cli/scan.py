@@ -15,7 +15,7 @@ from modbot.cli.judging import (
     check_jobs,
     const_option,
     dated,
-    days,
+    days_of,
     environment_mode,
     jobs_option,
     mode_option,
@@ -23,7 +23,7 @@ from modbot.cli.judging import (
     severity_option,
     tell_rules,
 )
-from modbot.cli.options import COUNT, PATH, RULES_FILE, partition, partition_options
+from modbot.cli.options import COUNT, PATH, RULES_FILE, partition_options
 from modbot.settings import load
 
 if TYPE_CHECKING:
@@ -89,32 +89,22 @@ class Command:
 
     def run(self) -> None:
         """Scans the day, or each of the days, and tells what came of it."""
-        from modbot.errors import InputError
         from modbot.stages.tally import Tally
 
-        check_jobs(self._given["jobs"])
-        dates = self._given["dates"]
-        wanted = [self._given["date"]] if dates is None else days(dates, self._settings.tz)
-        parts = [partition(self._settings, self._given["profile"], date) for date in wanted]
-        if dates is None:
-            self._scan_day(parts[0], many=False)
+        given = self._given
+        check_jobs(given["jobs"])
+        found = days_of(self._settings, given["profile"], given["date"], given["dates"], given["analysis"])
+        if given["dates"] is None:
+            self._scan_day(*found[0])
             return
-        total, missing, done = Tally(), [], 0
-        for part in parts:
-            if not (self._path("analysis", part, many=True) or part.merged("p2")).exists():
-                missing.append(part.date)
-                continue
-            scanned = self._scan_day(part, many=True)
-            done += 1
+        total = Tally()
+        for part, analysis in found:
+            scanned = self._scan_day(part, analysis)
             if scanned is not None:
                 total.merge(scanned.tally)
-        if not done:
-            raise InputError("no day of the range has p2 records", where="--dates", remedy="Analyze the days first.")
-        _tell_range(dates, done, total)
-        if missing:
-            click.echo(f"no p2 records, left out: {', '.join(missing)}", err=True)
+        _tell_range(given["dates"], len(found), total)
 
-    def _scan_day(self, part: Partition, *, many: bool) -> Scanned | None:
+    def _scan_day(self, part: Partition, analysis: Path) -> Scanned | None:
         from modbot.files.lease import hold
         from modbot.stages.judge import legacy_green
         from modbot.stages.rulebook import open_rulebook
@@ -126,11 +116,10 @@ class Command:
         outputs = outputs_of(
             part,
             dry_run=given["dry_run"],
-            findings=self._path("findings", part, many=many),
-            metrics=self._path("metrics", part, many=many),
-            trace=self._path("trace", part, many=many),
+            findings=self._path("findings", part),
+            metrics=self._path("metrics", part),
+            trace=self._path("trace", part),
         )
-        analysis = self._path("analysis", part, many=many) or part.merged("p2")
         self._announce(book, {"analysis": str(analysis), **outputs.shown, **selection.shown}, part)
         legacy = book.loaded.legacy and given["allow_legacy"]
         if legacy and given["fallback"] == "skip":
@@ -151,8 +140,9 @@ class Command:
         _tell(part, book, scanned)
         return scanned
 
-    def _path(self, name: str, part: Partition, *, many: bool) -> Path | None:
-        return dated(self._given[name], part.date, f"--{name.replace('trace', 'trace-jsonl')}", many=many)
+    def _path(self, name: str, part: Partition) -> Path | None:
+        flag = "--trace-jsonl" if name == "trace" else f"--{name}"
+        return dated(self._given[name], part.date, flag, many=self._given["dates"] is not None)
 
     def _modes(self) -> ModeRequest:
         from modbot.stages.rulebook import ModeRequest

@@ -32,6 +32,21 @@ _SIGNALS = frozenset(XSignals.__struct_fields__)
 _MAX_INT = 2**63 - 1
 
 
+class _Normalised(dict[str, str]):
+    """Tag as spelled -> tag as normalised, for those met lately: half the time of a cached function."""
+
+    _MOST = 65_536
+
+    def __missing__(self, tag: str) -> str:
+        if len(self) >= self._MOST:
+            self.clear()
+        self[tag] = normalised = normalise(tag)
+        return normalised
+
+
+_normalised = _Normalised()
+
+
 class Fault(NamedTuple):
     """Why a record, or a part of its evidence, cannot be relied on."""
 
@@ -169,10 +184,10 @@ class Evidence(msgspec.Struct, gc=False):
         if self.wd14 is None:
             return {}
         pairs = self.wd14.general_raw or self.wd14.general
-        tags = {normalise(name): score for name, score in pairs}
+        tags = {_normalised[name]: score for name, score in pairs}
         if len(tags) < len(pairs):
             for name, score in pairs:
-                tag = normalise(name)
+                tag = _normalised[name]
                 tags[tag] = max(tags[tag], score)
         return tags
 

@@ -74,7 +74,10 @@ class Rulebook:
             raise RulesError(
                 "a legacy rules file (not `version: 2`) cannot judge",
                 where=str(self.path),
-                remedy="Rewrite it as version 2, or go on without judging: --allow-legacy --fallback green (or skip).",
+                remedy=(
+                    "Rewrite it as version 2, or go on without judging: "
+                    "scan --allow-legacy --fallback green (or skip), ab --allow-legacy."
+                ),
             )
         errors = [issue for issue in self.loaded.issues if issue.level == "error"]
         if errors[0].code == "R2-IO":

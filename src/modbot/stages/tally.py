@@ -23,8 +23,7 @@ class Latencies:
     def add(self, ms: float) -> None:
         self._sum_ms += ms
         us = int(ms * 1000)
-        step = 10 ** max(0, len(str(us)) - 2)
-        self._counts[us // step * step] += 1
+        self._counts[us if us < 100 else _two_digits(us)] += 1  # noqa: PLR2004 - what has two digits
 
     def merge(self, other: Latencies) -> None:
         self._sum_ms += other._sum_ms
@@ -42,6 +41,11 @@ class Latencies:
             if left <= 0:
                 return us / 1000
         return 0.0
+
+
+def _two_digits(us: int) -> int:
+    step: int = 10 ** (len(str(us)) - 2)
+    return us // step * step
 
 
 class Tally:
