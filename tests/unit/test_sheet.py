@@ -54,6 +54,16 @@ def test_no_text_begins_a_formula_and_every_text_reads_the_same(text: str) -> No
     assert made.removeprefix("'") == spaced.removeprefix("'")
 
 
+@given(st.lists(st.lists(st.text("a,\"\n\r ;'"), min_size=2, max_size=4)))
+def test_rows_are_those_of_the_csv_module(rows: list[list[str]]) -> None:
+    out, expected = io.BytesIO(), io.StringIO(newline="")
+    with sheet(out, ["a", "b"]) as write_row:
+        for row in rows:
+            write_row(row)
+    csv.writer(expected, lineterminator="\n").writerows([["a", "b"], *rows])
+    assert out.getvalue().decode() == expected.getvalue()
+
+
 @given(st.lists(st.lists(TEXT, min_size=2, max_size=2)))
 def test_what_is_written_is_read_back(rows: list[list[str]]) -> None:
     out = io.BytesIO()

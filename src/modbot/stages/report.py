@@ -64,7 +64,7 @@ def top(pairs: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
 
 def scored(pairs: Iterable[tuple[str, float]]) -> str:
     """`name:0.93 | …`."""
-    return joined(["%s:%.2f" % (name, score) for name, score in pairs])  # noqa: UP031 - half the time of an f-string
+    return joined([f"{name}:{score:.2f}" for name, score in pairs])
 
 
 def others(values: Iterable[str | None], first: str | None) -> str:

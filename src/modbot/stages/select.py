@@ -66,7 +66,7 @@ class Selection:
 
     def undated(self, evidence: Evidence) -> bool:
         """Whether the record was asked for its time and no message has one that can be used."""
-        return self.by_time and not any(moment(post.created_at, self.tz) for post in evidence.posts)
+        return self.by_time and all(moment(post.created_at, self.tz) is None for post in evidence.posts)
 
     def _in_time(self, post: Post) -> bool:
         at = moment(post.created_at, self.tz)

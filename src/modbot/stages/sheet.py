@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -14,17 +14,26 @@ _FORMULA = frozenset("=+-@")
 _BREAKING = frozenset({"Cc", "Zl", "Zp"})
 _INVISIBLE = frozenset({*_BREAKING, "Cf", "Zs"})
 
-WriteRow = Callable[[Iterable[str]], object]
+WriteRow = Callable[[Sequence[str]], object]
 
 
 @contextmanager
-def sheet(out: BinaryIO, columns: Iterable[str]) -> Iterator[WriteRow]:
+def sheet(out: BinaryIO, columns: Sequence[str]) -> Iterator[WriteRow]:
     """Writes the header, and gives what writes a row. UTF-8, LF; `out` stays open."""
     text = io.TextIOWrapper(out, encoding="utf-8", newline="")
     try:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        yield writer.writerow
+        write_quoted = csv.writer(text, lineterminator="\n").writerow
+
+        def write_row(cells: Sequence[str]) -> None:
+            # Most rows hold nothing to quote, and csv looks at every character to find that out.
+            line = ",".join(cells)
+            if line.count(",") < len(cells) and '"' not in line and "\n" not in line and "\r" not in line:
+                text.write(f"{line}\n")
+            else:
+                write_quoted(cells)
+
+        write_row(columns)
+        yield write_row
     finally:
         text.detach()
 

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from functools import lru_cache
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modbot.records.finding import SEVERITIES
+from modbot.records.tags import Group
+from modbot.rules import load_rules
+from modbot.signals import SignalConfig
+from modbot.stages.compare import Difference, _Largest
+from modbot.stages.hashlists import HashLists
+from modbot.stages.judge import Judged, RulesJudge
+from modbot.stages.rulebook import signals_of
+from modbot.stages.scan import judge_lines
+from modbot.stages.select import Selection
+from modbot.stages.tally import Tally
+from tests.p2_records import DAY, RULES, lines, odd_lines
+
+RECORDS = [*lines(25, raw_tags=10), *odd_lines().values()]
+MOMENTS = st.none() | st.integers(-30, 60).map(lambda hours: DAY + timedelta(hours=hours))
+SELECTIONS = st.builds(
+    Selection,
+    since=MOMENTS,
+    until=MOMENTS,
+    channels=st.frozensets(st.sampled_from(["1", "2", "room-3"])),
+    severities=st.frozensets(st.sampled_from(SEVERITIES)),
+    offset=st.integers(0, 60),
+    limit=st.none() | st.integers(1, 60),
+)
+
+
+@lru_cache
+def judge() -> RulesJudge:
+    loaded = load_rules(RULES.encode(), file="rules.yaml")
+    assert loaded.ruleset is not None
+    signals = signals_of(Group(()), SignalConfig())
+    return RulesJudge(loaded.ruleset, unjudged="yellow", lists=HashLists(), signals=signals)
+
+
+def scanned(records: list[bytes], selection: Selection) -> tuple[Tally, list[Judged]]:
+    tally, found = Tally(), list[Judged]()
+    judge_lines(enumerate(records, 1), judge(), selection, tally, [found.append])
+    return tally, found
+
+
+@given(SELECTIONS)
+def test_what_is_written_and_what_is_left_out_are_all_there_is(selection: Selection) -> None:
+    tally, found = scanned(RECORDS, selection)
+    assert tally.total == len(found) == tally.severity.total() == tally.winning.total()
+    assert tally.total + tally.left_out == len(RECORDS)
+
+
+@settings(max_examples=20)
+@given(SELECTIONS)
+def test_pages_of_a_selection_are_the_selection(selection: Selection) -> None:
+    everything = replace(selection, offset=0, limit=None)
+    pages = []
+    for offset in range(0, len(RECORDS), 7):
+        pages += scanned(RECORDS, replace(everything, offset=offset, limit=7))[1]
+    assert [page.reading for page in pages] == [found.reading for found in scanned(RECORDS, everything)[1]]
+
+
+@settings(max_examples=20)
+@given(st.permutations(RECORDS))
+def test_the_order_of_the_records_does_not_matter(records: list[bytes]) -> None:
+    verdicts = {judged.reading.line: judged.outcome.severity for judged in scanned(RECORDS, Selection())[1]}
+    for judged in scanned(records, Selection())[1]:
+        if judged.fault is None:
+            assert verdicts[judged.reading.line] == judged.outcome.severity
+
+
+@given(st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0])), st.integers(0, 5))
+def test_the_largest_are_those_that_sorting_finds(sizes: list[float], count: int) -> None:
+    (one,) = scanned(RECORDS[:1], Selection())[1]
+    differences = [Difference(one.reading, one.outcome, one.outcome, size) for size in sizes]
+    largest = _Largest(count)
+    for difference in differences:
+        largest.add(difference)
+    assert [id(found) for found in largest.largest()] == [
+        id(found) for found in sorted(differences, key=lambda found: -found.size)[:count]
+    ]
