@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
@@ -69,19 +70,30 @@ def main(arguments: list[str], **click_options: Any) -> int:  # noqa: ANN401 - h
         code = modbot.main(arguments, prog_name="modbot", standalone_mode=False, **click_options)
     except ModbotError as error:
         return _fail(str(error), error.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return REQUEST_IS_WRONG
+    except click.ClickException as error:
+        return _fail(_usage_text(error), REQUEST_IS_WRONG)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted; what was finished is kept", InterruptedRunError.exit_code)
+        return _fail("interrupted; what was finished is kept\nGo on with --resume.", InterruptedRunError.exit_code)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): what stands is written, nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # Told at the place where it happens wherever modbot expects it; this is the net under the rest.
+        return _fail(f"{error.filename or 'disk'}: {error.strerror or error}", ModbotError.exit_code)
     return code if isinstance(code, int) else 0
 
 
 REQUEST_IS_WRONG = 2
+
+
+def _usage_text(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    remedy = f"\nSee '{context.command_path} --help'." if context is not None else ""
+    return error.format_message() + remedy
 
 
 def _fail(text: str, code: int) -> int:
@@ -91,7 +103,12 @@ def _fail(text: str, code: int) -> int:
 
 def run(*prefix: str) -> NoReturn:
     """Entry point of `modbot` and of the runbook's scripts, which name their sub-command as `prefix`."""
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main([*prefix, *sys.argv[1:]]))
+
+
+def _stop(*_: object) -> NoReturn:
+    raise InterruptedRunError("stopped by SIGTERM; what was finished is kept", remedy="Go on with --resume.")
 
 
 if __name__ == "__main__":
