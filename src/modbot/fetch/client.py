@@ -8,10 +8,8 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Self, TypeGuard, TypeVar
 
 import aiohttp
@@ -23,6 +21,7 @@ import modbot
 from modbot.errors import RateLimitError
 from modbot.fetch.budget import Answer, Lane, Ticket, read_answer, token_refused
 from modbot.fetch.coordinator import Coordinator, Outcome
+from modbot.fetch.disk import Disk
 from modbot.fetch.hosts import BAD_ROW, FAILED, FORBIDDEN, ForbiddenAddressError, GuardedResolver, HostPolicy, LinkError
 from modbot.fetch.store import Store, Stored, TooLargeError
 from modbot.records.index import IndexRow, attachment_key
@@ -48,7 +47,6 @@ MAX_PATIENCE_S = 120.0
 MAX_BACKOFF_S = 30.0
 
 _CHUNK = 1 << 20
-_THREADS = 8
 _SMALL_BODY = 65_536
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK, _CLIENT_ERROR, _UNAUTHORISED, _REQUEST_TIMEOUT, _TOO_MANY, _SERVER_ERROR = 200, 400, 401, 408, 429, 500
@@ -141,13 +139,14 @@ class Fetcher:
         self._attempts = attempts
         self._backoff = backoff
         self._clock = clock
-        self._opened: tuple[aiohttp.ClientSession, ThreadPoolExecutor] | None = None
+        self._disk = Disk()
+        self._opened: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         # A stand-in for the API may be called localhost; settings let the token go to no other private host.
         local_api = {("localhost", None)} if self._api.host == "localhost" else set()
         names = HostPolicy(self._hosts.allowed | local_api)
-        session = aiohttp.ClientSession(
+        self._opened = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=GuardedResolver(names, ThreadedResolver()), limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
@@ -158,16 +157,11 @@ class Fetcher:
             trust_env=False,
             read_bufsize=1 << 18,
         )
-        self._opened = session, ThreadPoolExecutor(_THREADS, thread_name_prefix="modbot-store")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        session, threads = self._running
-        self._opened = None
-        await session.close()
-        threads.shutdown()
+    async def __aexit__(self, *_: object) -> None:
+        with self._disk:
+            await self._session.close()
 
     async def fetch(self, row: IndexRow) -> Stored | RecordError:
         """The row's image in the store, fetched if it is not there yet, or why there is none.
@@ -214,7 +208,7 @@ class Fetcher:
     # --- one image ---
 
     async def _image(self, image: _Image, url: URL) -> Outcome:
-        stored = await self._in_thread(self._store.find, image.key)
+        stored = await self._disk.run(self._store.find, image.key)
         if stored is not None:
             self.counters.store_hits += 1
             return Outcome(stored=stored)
@@ -277,15 +271,15 @@ class Fetcher:
                 if size > self._max_bytes:
                     raise self._too_large()
                 if len(buffer) >= _CHUNK:
-                    await self._in_thread(incoming.write, buffer)
+                    await self._disk.run(incoming.write, buffer)
                     buffer = bytearray()
             if size < _least(image.row, response):
                 raise _PassingError(FAILED, f"the transfer broke off after {size} bytes", response.status)
-            return await self._in_thread(incoming.finish, buffer)
+            return await self._disk.run(incoming.finish, buffer)
 
     async def _local(self, key: str, url: URL) -> Outcome:
         try:
-            return Outcome(stored=await self._in_thread(self._copy, key, url))
+            return Outcome(stored=await self._disk.run(self._copy, key, url))
         except LinkError as error:
             return Outcome(error=_record(error, attempts=0))
 
@@ -380,14 +374,13 @@ class Fetcher:
         headers: dict[str, str] | None,
     ) -> T:
         """One request with one ticket."""
-        session, _ = self._running
         ticket = await self._admit(lane)
         answer: Answer | None = None
         self.counters.requests += 1
         if image is not None:
             image.sent += 1
         try:
-            async with session.get(url, headers=headers, allow_redirects=False) as response:
+            async with self._session.get(url, headers=headers, allow_redirects=False) as response:
                 answer = read_answer(response.status, response.headers, wall=self._clock())
                 if response.status == _TOO_MANY:
                     body = await _at_most(_SMALL_BODY, response)
@@ -423,18 +416,8 @@ class Fetcher:
         """Seconds before the next try: exponential, with full jitter so that failures that came together part."""
         return random.uniform(0, min(self._backoff * 2.0 ** (failures - 1), MAX_BACKOFF_S))  # noqa: S311 - no secret
 
-    async def _in_thread(self, work: Callable[..., T], *args: object) -> T:
-        """`work` in a thread; a caller that is cancelled waits for its end, so that nothing goes on behind it."""
-        _, threads = self._running
-        job = asyncio.get_running_loop().run_in_executor(threads, partial(work, *args))
-        try:
-            return await asyncio.shield(job)
-        except asyncio.CancelledError:
-            await asyncio.wait([job])
-            raise
-
     @property
-    def _running(self) -> tuple[aiohttp.ClientSession, ThreadPoolExecutor]:
+    def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
             raise RuntimeError("a Fetcher is used inside `async with`")
         return self._opened

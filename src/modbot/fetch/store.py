@@ -79,7 +79,7 @@ class Store:
 
     def path(self, sha256: str) -> Path:
         """Where an image with this digest lies, or would."""
-        return self._root / sha256[:2] / sha256
+        return self._root / f"{sha256[:2]}/{sha256}"
 
     def receive(self, key: str, *, limit: int) -> Incoming:
         """A place for the bytes of the attachment `key`, at most `limit` of them."""
@@ -107,7 +107,7 @@ class Store:
 
     def _link(self, key: str) -> Path:
         name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-        return self._root / "links" / name[:2] / name
+        return self._root / f"links/{name[:2]}/{name}"
 
     def _new_tmp(self) -> Path:
         return self._tmp / f"{self._owner}.{secrets.token_hex(8)}{TMP_SUFFIX}"
@@ -163,8 +163,10 @@ class Incoming:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._file is None:
+            return
         with storage_errors(self._tmp):
-            self._close()
+            self._file.close()
             self._tmp.unlink(missing_ok=True)
 
     def write(self, data: bytes | bytearray) -> None:
@@ -185,14 +187,12 @@ class Incoming:
         self.write(data)
         stored = Stored(self._digest.hexdigest(), self._size)
         with storage_errors(self._tmp):
-            self._close()
+            if self._file is not None:
+                self._file.close()
             self._store._publish_link(self._key, stored)  # noqa: SLF001 - as above
             _place(self._tmp, self._store.path(stored.sha256))
+        self._file = None
         return stored
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
 
 
 def _place(tmp: Path, path: Path) -> None:
