@@ -9,6 +9,9 @@ from typing import BinaryIO
 
 from modbot.files.atomic import publish, storage_errors, tmp_of
 
+BUFFER_BYTES = 1024 * 1024
+"""Large, because on a network volume every write is a round trip."""
+
 
 class Draft:
     """Bytes on their way to `path`, which may be changed to another name of the same folder before the end."""
@@ -29,7 +32,7 @@ def drafting(path: Path) -> Iterator[Draft]:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with tmp.open("wb") as out:
+            with tmp.open("wb", buffering=BUFFER_BYTES) as out:
                 draft = Draft(path, out)
                 yield draft
             publish(tmp, draft.path)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from modbot.errors import InputError
 
+BUFFER_BYTES = 1024 * 1024
+
 
 def numbered_lines(path: Path, *, what: str, remedy: str) -> Iterator[tuple[int, bytes]]:
     """The lines that hold something, with their numbers from 1.
@@ -15,7 +17,7 @@ def numbered_lines(path: Path, *, what: str, remedy: str) -> Iterator[tuple[int,
         InputError: the file cannot be read; the message says `what` it is and the `remedy`.
     """
     try:
-        with path.open("rb") as lines:
+        with path.open("rb", buffering=BUFFER_BYTES) as lines:
             for number, line in enumerate(lines, 1):
                 if not line.isspace():
                     yield number, line
