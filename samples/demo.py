@@ -67,8 +67,8 @@ def day(host: str) -> tuple[Step, ...]:
         Step("p3 scan", ("scan", *DAY), _scanned),
         Step("report", ("report", *DAY), _reported),
         Step("A/B", ("ab", *DAY, "--rulesB", CANDIDATE), _compared),
-        Step("uncertain", ("uncertain", *DAY), _sampled),
-        Step("contract: findings", ("contract", "check-findings", *DAY), _scanned),
+        Step("uncertain", ("uncertain", *DAY, "--eps", "0.05"), _sampled),
+        Step("contract: findings", ("contract", "check-findings", *DAY), _checked),
         Step("contract: report", ("contract", "check-report", *DAY), _reported),
     )
 
@@ -94,7 +94,7 @@ def _run_day(partition: Partition, console: Console) -> Iterator[Done]:
     with SampleServer(images) as server:
         write_index(partition.index, images, base_url=server.base_url)
         for step in day(server.host):
-            console.print(Text(f"$ modbot {shlex.join(step.arguments)}", style="bold"))
+            console.print(Text(f"$ modbot {shlex.join(step.arguments)}", style="bold"), soft_wrap=True)
             started = monotonic()
             code = subprocess.run([sys.executable, "-m", "modbot.cli.main", *step.arguments], check=False).returncode
             if code:
@@ -118,21 +118,15 @@ def _table(steps: Sequence[Done]) -> Table:
 
 
 def _notes(partition: Partition) -> Text:
-    """Which samples failed and why, and the verdicts."""
-    failed = [record for record in _lines(partition.merged("p1")) if record["error"]]
+    """Which samples could not be judged and why, and the verdicts."""
+    unjudged = [each for each in _lines(partition.findings) if each["metrics"]["winning"]["origin"] == "unjudged"]
     verdicts = ", ".join(f"{name} {number}" for name, number in _json(partition.latest_scan)["severity"].items())
-    return Text(
-        "\n".join(
-            [
-                "Some samples are broken on purpose; each is a record, and never green:",
-                *(
-                    f"  {_filename(record)}: {record['error']['kind']} ({record['error']['detail']})"
-                    for record in failed
-                ),
-                f"Verdicts: {verdicts}",
-            ]
-        )
-    )
+    lines = [
+        "Some samples are broken on purpose; each is a record, and never green:",
+        *(f"  {_filename(each)}: {'; '.join(each['reasons'])}" for each in unjudged),
+        f"Verdicts: {verdicts}",
+    ]
+    return Text("\n".join(lines))
 
 
 def _filename(record: Mapping[str, Any]) -> str:
@@ -157,6 +151,10 @@ def _analyzed(partition: Partition) -> Result:
 def _scanned(partition: Partition) -> Result:
     metrics = _json(partition.latest_scan)
     return Result(metrics["total"], metrics["winning"].get("unjudged", 0), partition.findings)
+
+
+def _checked(partition: Partition) -> Result:
+    return Result(_json(partition.latest_scan)["total"], 0, partition.findings)
 
 
 def _reported(partition: Partition) -> Result:
