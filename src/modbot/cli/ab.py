@@ -73,7 +73,7 @@ def _open(given: Mapping[str, Any], name: str, environment: Mode | None) -> Rule
 
 
 def _tell(compared: Compared, a: Rulebook, b: Rulebook) -> None:
-    from modbot.cli.show import facts, grid
+    from modbot.cli.show import counts, facts, grid
     from modbot.records.finding import SEVERITIES
 
     document = compared.document
@@ -82,6 +82,11 @@ def _tell(compared: Compared, a: Rulebook, b: Rulebook) -> None:
         [
             ("A", f"{a.path}, mode {a.mode}"),
             ("B", f"{b.path}, mode {b.mode}"),
+            ("model", counts(dict(compared.models.most_common()))),
+            *(
+                (f"cannot match under open_nsfw in {side}", ", ".join(book.account(compared.models)["unmatchable"]))
+                for side, book in (("A", a), ("B", b))
+            ),
             ("note", document["note"] or ""),
             ("written", ", ".join(str(path) for path in compared.written)),
         ],

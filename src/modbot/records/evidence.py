@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,11 @@ DETECTOR_FAILED = "detector_failed"
 
 _SIGNALS = frozenset(XSignals.__struct_fields__)
 _MAX_INT = 2**63 - 1
+
+
+LARGEST = 1e9
+Score = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+"""A number that can be a score: one beyond these bounds is as broken as an infinite one, and its sums would be."""
 
 
 class _Normalised(dict[str, str]):
@@ -86,9 +91,15 @@ class Tagged(msgspec.Struct, gc=False):
     """The tagger's scores, as the record spells the tags."""
 
     model: str | None = None
-    rating: dict[str, float] = {}
-    general: list[tuple[str, float]] = []
-    general_raw: list[tuple[str, float]] = []
+    rating: dict[str, Score] = {}
+    general: list[tuple[str, Score]] = []
+    general_raw: list[tuple[str, Score]] = []
+
+
+class Seen(Detection, frozen=True, kw_only=True):
+    """A detection whose score can be one."""
+
+    score: Score
 
 
 class Detector(msgspec.Struct, gc=False):
@@ -121,8 +132,8 @@ class Evidence(msgspec.Struct, gc=False):
     author_id: str | None = None
     is_nsfw_channel: bool = False
     is_spoiler: bool = False
-    nudity_detections: list[Detection] = []
-    xsignals: dict[str, int | float] = {}
+    nudity_detections: list[Seen] = []
+    xsignals: dict[str, int | Score] = {}
     meta: Detector | None = None
 
     @property
@@ -173,6 +184,11 @@ class Evidence(msgspec.Struct, gc=False):
     def signals(self) -> dict[str, int | float] | None:
         """p2's signals by name; None where one is missing: all are to be computed then."""
         return self.xsignals if self.xsignals.keys() >= _SIGNALS else None
+
+    @property
+    def model(self) -> str | None:
+        """The tagger; None without scores."""
+        return None if self.wd14 is None else self.wd14.model or "unknown"
 
     @property
     def rating(self) -> dict[str, float]:
@@ -343,7 +359,7 @@ def _flag(value: object) -> bool | None:
 
 
 def _number(value: object) -> float | None:
-    """The number, from a number or its text: NaN for one that is not finite, None for what is no number."""
+    """The number, from a number or its text: NaN for one out of all bounds, None for what is no number."""
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -352,7 +368,7 @@ def _number(value: object) -> float | None:
         number = float(value)
     except ValueError:
         return None
-    return number if math.isfinite(number) else math.nan
+    return number if abs(number) <= LARGEST else math.nan
 
 
 class _Odd:
@@ -460,19 +476,19 @@ class _Odd:
         kind = _string(raw.get("kind")) or "unknown"
         return Failure(kind, _string(raw.get("detail")) or ("" if raw else str(value)[:200]))
 
-    def _detections(self, value: object) -> list[Detection]:
+    def _detections(self, value: object) -> list[Seen]:
         if value is not None and not isinstance(value, list):
             self.doubts.append(Fault(UNREADABLE, "nudity_detections is no list"))
         return [found for item in _items(value) if (found := self._detection(item)) is not None]
 
-    def _detection(self, item: object) -> Detection | None:
+    def _detection(self, item: object) -> Seen | None:
         raw = _object(item)
         name = _string(raw.get("class"))
         score = self._score(raw.get("score"), f"the score of detection {name!r}") if name is not None else None
         if name is None or score is None:
             self.doubts.append(Fault(UNREADABLE, "a detection without a class and a score"))
             return None
-        return Detection(class_=name, score=score, box=self._box(raw.get("box"), name))
+        return Seen(class_=name, score=score, box=self._box(raw.get("box"), name))
 
     def _box(self, value: object, name: str) -> tuple[int, int, int, int]:
         numbers = [_number(item) for item in _items(value)]

@@ -64,11 +64,12 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """What an A/B run counted. `rules_a`, `rules_b`: rule -> records that it decided, of each side."""
+    """What an A/B run counted: records by tagger, and by the rule that decided them on each side."""
 
     total: int
     differing: int
     document: Mapping[str, Any]
+    models: Counter[str]
     rules_a: Counter[str]
     rules_b: Counter[str]
     written: tuple[Path, ...] = ()
@@ -109,7 +110,7 @@ def compare(
         for line_number, line in lines:
             reading = read(line, line_number)
             a, b = judge_a(reading).outcome, judge_b(reading).outcome
-            counts.add(a, b)
+            counts.add(reading, a, b)
             size = difference(a, b)
             if size:
                 found = Difference(reading, a, b, size)
@@ -126,6 +127,7 @@ def compare(
         total=counts.total,
         differing=samples.seen,
         document=document,
+        models=counts.models,
         rules_a=counts.rules_a,
         rules_b=counts.rules_b,
         written=(*outputs.compare, *outputs.diff, *outputs.samples),
@@ -142,7 +144,13 @@ def skip_legacy(modes: tuple[str, str], outputs: AbOutputs) -> Compared:
         with storage_errors(path):
             path.unlink(missing_ok=True)
     return Compared(
-        total=0, differing=0, document=document, rules_a=counts.rules_a, rules_b=counts.rules_b, written=outputs.compare
+        total=0,
+        differing=0,
+        document=document,
+        models=counts.models,
+        rules_a=counts.rules_a,
+        rules_b=counts.rules_b,
+        written=outputs.compare,
     )
 
 
@@ -159,16 +167,19 @@ def _lines(path: Path) -> Iterable[tuple[int, bytes]]:
 
 
 class _Counts:
-    """Verdicts and rules of both sides."""
+    """Verdicts and rules of both sides, and whose scores they rest on."""
 
     def __init__(self) -> None:
         self.total = 0
+        self.models: Counter[str] = Counter()
         self.rules_a: Counter[str] = Counter()
         self.rules_b: Counter[str] = Counter()
         self._pairs: Counter[tuple[str, str]] = Counter()
 
-    def add(self, a: Outcome, b: Outcome) -> None:
+    def add(self, reading: Reading, a: Outcome, b: Outcome) -> None:
         self.total += 1
+        if (model := reading.evidence.model) is not None:
+            self.models[model] += 1
         self._pairs[a.severity, b.severity] += 1
         if a.rule_id is not None:
             self.rules_a[a.rule_id] += 1

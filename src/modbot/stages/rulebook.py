@@ -112,12 +112,12 @@ class Rulebook:
         """What the metrics say of the rules after a run over records of these taggers.
 
         `evaluation_issues`: rule or feature -> kind -> count; `unmatchable`: the rules that cannot match what the
-        small tagger sees, where it was the only one.
+        small tagger sees, where it was used.
         """
         ruleset = self.loaded.ruleset
         if ruleset is None:
             return {**self.shown, "evaluation_issues": {}, "unmatchable": []}
-        blind = set(models) == {OPEN_NSFW}
+        blind = OPEN_NSFW in models
         return {
             **self.shown,
             "evaluation_issues": ruleset.issue_counts(),

@@ -137,7 +137,9 @@ def scan(job: ScanJob) -> Scanned:
     for path in outputs.metrics:
         write_bytes(path, encode_document(metrics))
     traces = () if outputs.trace is None else (outputs.trace,)
-    return Scanned(tally=tally, metrics=metrics, written=(*(d.path for d in drafts), *traces, *outputs.metrics))
+    return Scanned(
+        tally=tally, metrics=metrics, written=(*(draft.path for draft in reversed(drafts)), *traces, *outputs.metrics)
+    )
 
 
 def judge_lines(

@@ -73,9 +73,8 @@ class Tally:
             self.rules[outcome.rule_id] += 1
         if judged.fault is not None:
             self.unjudged[judged.fault.kind] += 1
-        wd14 = judged.reading.evidence.wd14
-        if wd14 is not None:
-            self.models[wd14.model or "unknown"] += 1
+        if (model := judged.reading.evidence.model) is not None:
+            self.models[model] += 1
         self.skipped_tags += judged.reading.skipped_tags
         self.latencies.add(outcome.metrics["eval_ms"])
 
