@@ -19,6 +19,7 @@ QPS_LADDER = (4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.5)
 CONCURRENCY_LADDER = (24, 16, 12, 8)
 DISCORD_QPS = 45.0
 """Discord allows 50 requests a second in all; the rest is left to the server's other bots."""
+DISCORD_INTERVAL_S = 1.0 / DISCORD_QPS
 
 QUIET_S = 600.0
 """After this long without a 429, one step back up."""
@@ -80,11 +81,16 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """Leave to send one request; handed back with its answer. `generation`: how many steps had been taken."""
+    """Leave to send one request; handed back with its answer.
+
+    `generation`: how many steps had been taken. `until`: from when on, by the budget's clock, the next ticket may be
+    out: whoever has not sent by then hands it back, or two requests might go at once.
+    """
 
     id: int
     lane: Lane
     generation: int
+    until: float
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -223,7 +229,7 @@ class Budget:
             return math.inf
         ready = max(self._held(lane), self._last + self.rate.interval)
         if lane.discord:
-            ready = max(ready, self._last_discord + 1.0 / DISCORD_QPS)
+            ready = max(ready, self._last_discord + DISCORD_INTERVAL_S)
         return max(0.0, ready - now)
 
     def admit(self, lane: Lane, now: float) -> Ticket:
@@ -233,7 +239,8 @@ class Budget:
             self._last_discord = now
         self._tickets += 1
         self._under_way.add(self._tickets)
-        return Ticket(self._tickets, lane, self._generation)
+        interval = max(self.rate.interval, DISCORD_INTERVAL_S if lane.discord else 0.0)
+        return Ticket(self._tickets, lane, self._generation, now + interval if interval else math.inf)
 
     def answer(self, ticket: Ticket, answer: Answer | None, now: float) -> None:
         """Takes a ticket back. `answer` is None when there was none: never sent, or the connection broke."""

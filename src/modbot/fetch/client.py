@@ -390,7 +390,7 @@ class Fetcher:
                 return await read(response)
         except TimeoutError:
             raise _PassingError(TIMEOUT, "the server took too long", _status(answer)) from None
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise _translated(error, answer) from None
         finally:
             self._coordinator.report(ticket, answer)
@@ -444,7 +444,7 @@ def _raise_for(answer: Answer) -> None:
         raise LinkError(FAILED, said, status)
 
 
-def _translated(error: aiohttp.ClientError, answer: Answer | None) -> LinkError:
+def _translated(error: aiohttp.ClientError | OSError, answer: Answer | None) -> LinkError:
     """The client's error without its text, which may hold the link."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
     if isinstance(cause, ForbiddenAddressError):
@@ -456,8 +456,11 @@ def _translated(error: aiohttp.ClientError, answer: Answer | None) -> LinkError:
 
 def _target(response: aiohttp.ClientResponse) -> str:
     """Where a redirect leads, as a whole link; it is not checked yet."""
+    location = response.headers.get("Location")
+    if not location:
+        raise LinkError(FAILED, "redirected to nowhere", response.status)
     try:
-        return str(response.url.join(URL(response.headers.get("Location", ""))))
+        return str(response.url.join(URL(location)))
     except ValueError:
         raise LinkError(FAILED, "redirected to what is no link", response.status) from None
 

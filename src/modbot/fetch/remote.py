@@ -10,6 +10,7 @@ import asyncio
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future as ThreadFuture
 from contextlib import contextmanager
@@ -248,7 +249,14 @@ class RemoteCoordinator:
         self._send(_Settle(key, outcome))
 
     async def admit(self, lane: Lane) -> Ticket:
-        return await self._call(lambda number: _Admit(number, lane), lambda ticket: self.report(ticket, None))
+        def give_back(ticket: Ticket) -> None:
+            self.report(ticket, None)
+
+        while True:
+            ticket = await self._call(lambda number: _Admit(number, lane), give_back)
+            if time.monotonic() < ticket.until:  # one clock for all processes of a machine
+                return ticket
+            give_back(ticket)  # we were held up: others have been let go meanwhile
 
     def report(self, ticket: Ticket, answer: Answer | None) -> None:
         self._send(_Report(ticket, answer))
