@@ -70,11 +70,8 @@ def main(arguments: list[str], **click_options: Any) -> int:  # noqa: ANN401 - h
         code = modbot.main(arguments, prog_name="modbot", standalone_mode=False, **click_options)
     except ModbotError as error:
         return _fail(str(error), error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return REQUEST_IS_WRONG
     except click.ClickException as error:
-        return _fail(_usage_text(error), REQUEST_IS_WRONG)
+        return _refuse(error)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted; what was finished is kept\nGo on with --resume.", InterruptedRunError.exit_code)
     except BrokenPipeError:
@@ -90,10 +87,13 @@ def main(arguments: list[str], **click_options: Any) -> int:  # noqa: ANN401 - h
 REQUEST_IS_WRONG = 2
 
 
-def _usage_text(error: click.ClickException) -> str:
+def _refuse(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return REQUEST_IS_WRONG
     context = error.ctx if isinstance(error, click.UsageError) else None
     remedy = f"\nSee '{context.command_path} --help'." if context is not None else ""
-    return error.format_message() + remedy
+    return _fail(error.format_message() + remedy, REQUEST_IS_WRONG)
 
 
 def _fail(text: str, code: int) -> int:
