@@ -113,6 +113,13 @@ def test_violence_tags_are_those_of_the_group_from_the_threshold() -> None:
     assert metrics["violence_tags"] == [("long_sword", 0.9), ("blood", 0.35)]
 
 
+def test_a_feature_named_like_the_groups_maximum_hides_no_violence_tag() -> None:
+    rules = RULES.replace("features:\n", 'features:\n  violence_max: "0"\n')
+    metrics = judged({"wd14": {**HARMLESS["wd14"], "general_raw": [["blood", 0.9]]}}, rules).outcome.metrics
+    assert metrics["violence_max"] == 0
+    assert metrics["violence_tags"] == [("blood", 0.9)]
+
+
 def test_a_finding_of_an_empty_object_is_valid() -> None:
     outcome = Outcome("green", None, None, [], {})
     assert json.loads(finding(b"{}", outcome)) == json.loads(finding(b"{ }", outcome))

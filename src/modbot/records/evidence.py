@@ -261,7 +261,7 @@ def read(line: bytes, number: int) -> Reading:
 def _gaps(evidence: Evidence) -> tuple[Fault, ...]:
     """What is missing of the evidence by the record's own account."""
     found = []
-    if not evidence.rating and evidence.error is None:
+    if (evidence.wd14 is None or not evidence.wd14.rating) and evidence.error is None:
         found.append(Fault(SCORES_MISSING, "the record holds no ratings"))
     if evidence.image is not None and evidence.image.truncated:
         found.append(Fault(TRUNCATED, "the image was read in part"))

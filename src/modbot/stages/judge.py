@@ -14,6 +14,7 @@ from modbot.rules import Facts, RuleSet, Verdict
 from modbot.stages.hashlists import HashLists
 
 VIOLENCE_GROUP = "violence"
+VIOLENCE_MAX = "violence_max"
 VIOLENCE_THRESHOLD = 0.35
 EVALUATION_FAILED = "evaluation_failed"
 LEGACY_REASON = "legacy_ruleset_unsupported"
@@ -76,10 +77,13 @@ class RulesJudge:
         )
 
     def _measured(self, verdict: Verdict, tags: Mapping[str, float]) -> dict[str, Any]:
-        violence = [
-            (tag, score) for tag, score in tags.items() if score >= VIOLENCE_THRESHOLD and self._is_violence(tag)
-        ]
-        return {**verdict.signals, "violence_tags": violence, "dsl": verdict.features}
+        return {**verdict.signals, "violence_tags": self._violence(verdict, tags), "dsl": verdict.features}
+
+    def _violence(self, verdict: Verdict, tags: Mapping[str, float]) -> list[tuple[str, float]]:
+        # The group's maximum, unless a feature has taken its name, tells at once of most images that there are none.
+        if VIOLENCE_MAX not in verdict.features and verdict.signals[VIOLENCE_MAX] < VIOLENCE_THRESHOLD:
+            return []
+        return [(tag, score) for tag, score in tags.items() if score >= VIOLENCE_THRESHOLD and self._is_violence(tag)]
 
     def _not_judged(
         self, reading: Reading, tags: Mapping[str, float], fault: Fault, measured: Mapping[str, Any], started: int

@@ -154,7 +154,7 @@ def judge_lines(
             filtered["limit"] += 1
             continue
         reading = read(line, number)
-        missed = selection.misses(reading.evidence)
+        missed, undated = selection.look(reading.evidence)
         if missed is not None:
             filtered[missed] += 1
             continue
@@ -166,7 +166,7 @@ def judge_lines(
             offset -= 1
             filtered["offset"] += 1
             continue
-        tally.undated += selection.undated(reading.evidence)
+        tally.undated += undated
         tally.add(judged)
         for emit in emitters:
             emit(judged)

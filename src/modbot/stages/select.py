@@ -53,25 +53,25 @@ class Selection:
     def by_time(self) -> bool:
         return self.since is not None or self.until is not None
 
-    def misses(self, evidence: Evidence) -> Filter | None:
-        """The message filter that leaves the record out: no single message is in the time and in the channels."""
-        if not self.by_time and not self.channels:
-            return None
-        timely = [post for post in evidence.posts if self._in_time(post)]
+    def look(self, evidence: Evidence) -> tuple[Filter | None, bool]:
+        """The message filter that leaves the record out, and whether its time was asked for and is not known.
+
+        A record is kept where one message is both in the time and in the channels; a message without a usable date is
+        in any time.
+        """
+        if not self.by_time:
+            timely, undated = evidence.posts, False
+        else:
+            dated = [(post, moment(post.created_at, self.tz)) for post in evidence.posts]
+            timely = [post for post, at in dated if at is None or self._includes(at)]
+            undated = all(at is None for _, at in dated)
         if not timely:
-            return "time"
+            return "time", undated
         if self.channels and not any(self._in_channels(post) for post in timely):
-            return "channel"
-        return None
+            return "channel", undated
+        return None, undated
 
-    def undated(self, evidence: Evidence) -> bool:
-        """Whether the record was asked for its time and no message has one that can be used."""
-        return self.by_time and all(moment(post.created_at, self.tz) is None for post in evidence.posts)
-
-    def _in_time(self, post: Post) -> bool:
-        at = moment(post.created_at, self.tz)
-        if at is None:
-            return True
+    def _includes(self, at: datetime) -> bool:
         return (self.since is None or at >= self.since) and (self.until is None or at < self.until)
 
     def _in_channels(self, post: Post) -> bool:
