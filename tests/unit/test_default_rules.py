@@ -98,7 +98,7 @@ def test_with_ratings_alone_adult_content_and_mild_exposure_still_match(name: st
     ],
 )
 def test_a_minor_with_any_sexual_evidence_is_red_in_every_channel(
-    minor: float, nsfw_channel: bool, evidence: dict[str, Any]
+    minor: float, *, nsfw_channel: bool, evidence: dict[str, Any]
 ) -> None:
     record = {**evidence, "tags": {"child": minor, **evidence.get("tags", {})}, "channel": {"is_nsfw": nsfw_channel}}
     for name in FILES:

@@ -222,7 +222,9 @@ class TestFeatures:
     def test_an_empty_one_is_0(self) -> None:
         assert value("e == 0", features={"e": "  "}) == 1
 
-    @pytest.mark.parametrize("expression", ["1e300 * 1e300", "1e300 * 1e300 - 1e300 * 1e300", "9007199254740993 * 1e300"])
+    @pytest.mark.parametrize(
+        "expression", ["1e300 * 1e300", "1e300 * 1e300 - 1e300 * 1e300", "9007199254740993 * 1e300"]
+    )
     def test_one_that_is_not_finite_is_0_and_counted(self, expression: str) -> None:
         rules = ruleset([{"id": "a", "severity": "red", "when": "1 > 2"}], features={"x": f"({expression}) * 1e300"})
         assert rules.judge(Facts()).features["x"] == 0.0
@@ -327,7 +329,7 @@ class TestStrict:
         assert len(verdict.problems) == 1
 
 
-def rule(id_: str, severity: str, when: str = "1 > 0", **more: Any) -> dict[str, Any]:
+def rule(id_: str, severity: str, when: str = "1 > 0", **more: object) -> dict[str, Any]:
     return {"id": id_, "severity": severity, "when": when, **more}
 
 

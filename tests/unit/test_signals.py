@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -123,7 +124,7 @@ def test_a_surer_detection_never_lowers_exposure(detected: list[Detection], inde
 
 
 @given(detections, st.randoms(use_true_random=False))
-def test_the_order_of_detections_does_not_matter(detected: list[Detection], random: Any) -> None:
+def test_the_order_of_detections_does_not_matter(detected: list[Detection], random: Random) -> None:
     distinct = list({d.score: d for d in detected}.values())
     shuffled = random.sample(distinct, len(distinct))
     assert signals(detected=shuffled) == signals(detected=distinct)
@@ -151,7 +152,7 @@ def test_the_union_is_what_a_grid_counts(given_boxes: list[Box], width: int, hei
         (rating(explicit=1.0), "never", False),
     ],
 )
-def test_the_gate(rated: Rating, mode: GateMode, opens: bool) -> None:
+def test_the_gate(rated: Rating, mode: GateMode, *, opens: bool) -> None:
     assert gate_opens(rated, GATE, mode) is opens
 
 
@@ -182,7 +183,7 @@ def test_a_setting_that_is_left_out_keeps_its_default() -> None:
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_by_name(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(SettingError, match="xsignals.yaml") as refused:
+    with pytest.raises(SettingError, match=r"xsignals\.yaml") as refused:
         SignalConfig.from_mapping(values)
     assert told in str(refused.value)
     assert refused.value.remedy

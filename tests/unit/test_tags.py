@@ -16,7 +16,7 @@ from modbot.records.tags import Group, is_pattern, normalise
         ("Long Hair", "long_hair"),
         ("  see-through ", "see_through"),
         ("one - two", "one_two"),
-        ("ｌｏｌｉ", "loli"),
+        ("\uff4c\uff4f\uff4c\uff49", "loli"),
         ("あ い\u3000う", "あ_い_う"),
         ("a\t\n-b", "a_b"),
         ("already_normal", "already_normal"),

@@ -352,4 +352,6 @@ def _text_hint(node: syntax.Expression) -> str | None:
 def _usage(node: syntax.Call, parameters: Parameters) -> str:
     optional = (f"{name}=…" for name in parameters.names[parameters.required :])
     usage = ", ".join((*parameters.names[: parameters.required], *optional))
+    if node.function.dotted in {"sum", "max", "min"}:
+        usage += f")` or `{node.function.dotted}(x, y, …"
     return f"it is used as `{node.function.dotted}({usage})`"

@@ -12,6 +12,7 @@ from modbot.rules.issues import Source, Span
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_MERGES = 1_000
+MAX_MERGE_DEPTH = 20
 
 Node = yaml.nodes.Node
 Scalar = yaml.nodes.ScalarNode
@@ -25,12 +26,13 @@ _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|\r\n
 
 
 class DocumentError(Exception):
-    """A text that is no YAML document: where (None: the whole) and why."""
+    """A text that is no YAML document: why, where (None: the whole), and where what is broken began."""
 
-    def __init__(self, message: str, span: Span | None = None) -> None:
+    def __init__(self, message: str, span: Span | None = None, began: Span | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.span = span
+        self.began = began
 
 
 def decode(data: bytes) -> str:
@@ -40,8 +42,8 @@ def decode(data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DocumentError(f"the file is not UTF-8 (byte {error.start}, line {line})") from None
+        at = len(data[: error.start].decode("utf-8-sig"))
+        raise DocumentError(f"the file is not UTF-8 (byte {error.start})", Span(at, at + 1)) from None
 
 
 def compose(text: str) -> Node | None:
@@ -49,15 +51,17 @@ def compose(text: str) -> Node | None:
     try:
         root: Node | None = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at = Span(mark.index, mark.index + 1) if mark else None
         message = ", ".join(filter(None, (error.context, error.problem)))
-        raise DocumentError(message or "no YAML", at) from None
+        raise DocumentError(message, _at(error.problem_mark), _at(error.context_mark)) from None
     except yaml.reader.ReaderError as error:
         raise DocumentError(f"a character that YAML does not allow: {error.reason}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise DocumentError(f"no YAML: {type(error).__name__}") from None
     return root
+
+
+def _at(mark: yaml.Mark | None) -> Span | None:
+    return Span(mark.index, mark.index + 1) if mark else None
 
 
 def span(node: Node) -> Span:
@@ -105,21 +109,25 @@ def kind_of(node: Node) -> str:
 
 
 def entries(node: Mapping) -> list[tuple[Node, Node]]:
-    """The keys and values of a map, those that `<<` merges in first (a key of the map's own stands behind them)."""
-    return list(_entries(node, [MAX_MERGES]))
+    """The keys and values of a map, those that `<<` merges in first (a key of the map's own stands behind them).
+
+    Raises `DocumentError` for a merge of something that is no map, of a map with itself, or of too many.
+    """
+    return list(_entries(node, 0, [MAX_MERGES]))
 
 
-def _entries(node: Mapping, left: list[int]) -> Iterator[tuple[Node, Node]]:
-    own = []
+def _entries(node: Mapping, depth: int, left: list[int]) -> Iterator[tuple[Node, Node]]:
     for key, value in node.value:
         if key.tag != _MERGE:
-            own.append((key, value))
             continue
         for merged in value.value if isinstance(value, Sequence) else [value]:
             left[0] -= 1
-            if isinstance(merged, Mapping) and left[0] > 0:
-                yield from _entries(merged, left)
-    yield from own
+            if not isinstance(merged, Mapping):
+                raise DocumentError(f"`<<` merges {kind_of(merged)}, which is no map", span(key))
+            if depth >= MAX_MERGE_DEPTH or left[0] < 0:
+                raise DocumentError("`<<` merges too many maps, or a map with itself", span(key))
+            yield from _entries(merged, depth + 1, left)
+    yield from ((key, value) for key, value in node.value if key.tag != _MERGE)
 
 
 def repeated(node: Mapping) -> Iterator[tuple[Node, Node]]:

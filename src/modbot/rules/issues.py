@@ -156,22 +156,28 @@ def render(issues: Sequence[Issue]) -> str:
 
 
 def _paragraph(issue: Issue) -> str:
-    head = f"{issue.level}[{issue.code}] {issue.message}"
-    parts = [head, _place(f"--> {issue.file}", issue.line, issue.column, issue.excerpt)]
-    parts += [_place(f"::: {other.message}:", other.line, other.column, other.excerpt) for other in issue.related]
+    parts = [
+        f"{issue.level}[{issue.code}] {issue.message}",
+        f"  --> {issue.file}:{issue.line}:{issue.column}",
+        _quotation(issue.line, issue.excerpt),
+    ]
+    for other in issue.related:
+        parts += [
+            f"  ::: {other.message}, line {other.line}, column {other.column}",
+            _quotation(other.line, other.excerpt),
+        ]
     if issue.hint:
         parts.append(f"  = {issue.hint}")
-    return "\n".join(parts) + "\n"
+    return "\n".join(filter(None, parts)) + "\n"
 
 
-def _place(head: str, line: int, column: int, excerpt: str) -> str:
-    place = f"  {head}:{line}:{column}" if head.startswith("-->") else f"  {head} line {line}, column {column}"
+def _quotation(line: int, excerpt: str) -> str:
+    """The excerpt beside its line number; empty where there is none."""
     if not excerpt:
-        return place
-    number = str(line)
+        return ""
     text, marks = excerpt.split("\n", 1)
-    gutter = " " * len(number)
-    return f"{place}\n {gutter} |\n {number} | {text}\n {gutter} | {marks}"
+    gutter = " " * len(str(line))
+    return f" {gutter} |\n {line} | {text}\n {gutter} | {marks}"
 
 
 def did_you_mean(name: str, known: Collection[str], quote: str = "`") -> str | None:

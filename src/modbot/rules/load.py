@@ -70,18 +70,23 @@ def load_rules(
     try:
         text = document.decode(source)
         root = document.compose(text)
+        loader = _Loader(Source(file, text), mode or _own_mode(root) or "warn", consts, lists)
+        ruleset = loader.load(root)
     except document.DocumentError as error:
-        text = source.decode("utf-8-sig", errors="replace")
-        issue = Source(file, text).issue("R2-YAML", "error", error.span or Span(0, 0), error.message)
+        issue = _yaml_issue(source, file, error)
         return Loaded(status="error", issues=(issue,), ruleset=None, legacy=False, mode=mode or "warn", digest=digest)
-    loader = _Loader(Source(file, text), mode or _own_mode(root) or "warn", consts, lists)
-    ruleset = loader.load(root)
     issues = tuple(sorted(loader.issues, key=lambda issue: (issue.line, issue.column, issue.code)))
     failed = any(issue.level == "error" for issue in issues)
     if ruleset is not None and failed and loader.mode == "strict":
         ruleset = None
     status: Status = "error" if ruleset is None else "invalid" if failed else "ok"
     return Loaded(status=status, issues=issues, ruleset=ruleset, legacy=loader.legacy, mode=loader.mode, digest=digest)
+
+
+def _yaml_issue(source: bytes, file: str, error: document.DocumentError) -> Issue:
+    text = Source(file, source.decode("utf-8-sig", errors="replace"))
+    began = [(error.began, "it began here")] if error.began and error.began != error.span else []
+    return text.issue("R2-YAML", "error", error.span or Span(0, 0), error.message, related=began)
 
 
 def unreadable(file: str, reason: str, *, mode: Mode = "warn") -> Loaded:
@@ -111,15 +116,13 @@ def load_vocabulary(source: bytes, *, file: str) -> Vocabulary:
     try:
         text = document.decode(source)
         root = document.compose(text)
+        if not isinstance(root, document.Mapping):
+            raise RulesError("the rules file is no map", where=file, remedy="It begins with `version: 2`.")
+        groups, thresholds = _Loader(Source(file, text), "warn", {}, ()).vocabulary(root)
     except document.DocumentError as error:
-        line = (
-            Source(file, "").position(0)[0] if error.span is None else Source(file, text).position(error.span.start)[0]
-        )
-        raise RulesError(error.message, where=f"{file}:{line}", remedy="Correct the YAML.") from None
-    if not isinstance(root, document.Mapping):
-        raise RulesError("the rules file is no map", where=file, remedy="It begins with `version: 2`.")
-    loader = _Loader(Source(file, text), "warn", {}, ())
-    groups, thresholds = loader.vocabulary(root)
+        issue = _yaml_issue(source, file, error)
+        where = f"{file}:{issue.line}:{issue.column}"
+        raise RulesError(issue.message, where=where, remedy="Correct the YAML.") from None
     members = json.dumps({name: sorted(group.items) for name, group in sorted(groups.items())}, ensure_ascii=False)
     return Vocabulary(groups=groups, thresholds=thresholds, digest=hashlib.sha256(members.encode()).hexdigest())
 
@@ -147,7 +150,7 @@ class _Loader:
         self, code: str, at: Span, message: str, hint: str | None = None, *, other: document.Node | None = None
     ) -> None:
         """Something was left out, or everything."""
-        related = [] if other is None else [(document.span(other), "the first one is in")]
+        related = [] if other is None else [(document.span(other), "the first one")]
         self.issues.append(self._source.issue(code, "error", at, message, hint=hint, related=related))
 
     def _doubt(self, code: str, at: Span, message: str, hint: str | None = None) -> None:
@@ -506,6 +509,9 @@ class _Loader:
         if text is None:
             message = f"a reason must be text, not {document.kind_of(node)}: it is left out"
             self._doubt("R2-P001", document.span(node), message, "put it in quotes")
+            return None
+        if not text.strip():
+            self._doubt("R2-P001", document.span(node), "the reason is empty: it is left out")
             return None
         scalar = cast("document.Scalar", node)
         try:
