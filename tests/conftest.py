@@ -6,10 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from modbot.models import registry
 
 REPOSITORY = Path(__file__).parents[1]
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("modbot", deadline=None)
+settings.load_profile("modbot")
 
 
 @pytest.fixture(scope="session")

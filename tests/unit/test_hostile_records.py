@@ -80,13 +80,13 @@ def check(line: bytes) -> None:
     assert isinstance(msgspec.json.decode(trace_line(judged)), dict)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.dictionaries(st.sampled_from(PLACES), ODD, min_size=1, max_size=4))
 def test_values_that_should_not_be_there(changes: dict[tuple[str | int, ...], Any]) -> None:
     check(json.dumps(changed(changes)).encode())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, len(json.dumps(GOOD))), st.binary(max_size=3), st.integers(0, 4))
 def test_bytes_that_should_not_be_there(at: int, put: bytes, instead: int) -> None:
     good = json.dumps(GOOD).encode()
