@@ -386,6 +386,7 @@ class TestReasons:
             ("{rating.explicit:nonsense}", "0.6"),
             ("{rating.explicit:999999999}", "0.6"),
             ("{rating.explicit:.999999999f}", "0.6"),
+            ("{55296:c}", "55296"),
             ("{count(minors):03d}", "001"),
             ("{1 < 2}", "True"),
             ("{rating.explicit!r}", "0.6"),

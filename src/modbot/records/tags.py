@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
+import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 _SEPARATORS = re.compile(r"[\s-]+")
@@ -19,6 +21,14 @@ def normalise(tag: str) -> str:
     NFKC, stripped, lower case, every run of white space and `-` one `_`.
     """
     return _SEPARATORS.sub("_", unicodedata.normalize("NFKC", tag).strip().lower())
+
+
+def total(scores: Sequence[float]) -> float:
+    """The sum of scores, the same in whatever order they come; at most the largest finite number."""
+    try:
+        return math.fsum(scores)
+    except (OverflowError, ValueError):
+        return sys.float_info.max
 
 
 def is_pattern(tag: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 from modbot.rules import bound
@@ -52,7 +53,7 @@ class _Ranges:
     def of(self, node: Bound) -> Range:
         match node:
             case bound.Constant(value=value):
-                number = float(bool(value)) if isinstance(value, str) else value
+                number = float(bool(value) if isinstance(value, str) else value)
                 return Range(number, number)
             case bound.Rating(key=key):
                 return _TRUTH if key in self._can.ratings else _ZERO if node.site is None else _ANY
@@ -104,7 +105,7 @@ class _Ranges:
     def _of_numbers(self, function: str, parts: Sequence[Range]) -> Range:
         match function:
             case "sum":
-                return Range(sum(part.low for part in parts), sum(part.high for part in parts))
+                return reduce(lambda left, right: _calculated(left, "+", right), parts)
             case "max":
                 return Range(max(part.low for part in parts), max(part.high for part in parts))
             case "min":

@@ -10,10 +10,9 @@ import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum
 from typing import Any, Literal
 
-from modbot.records.tags import Group
+from modbot.records.tags import Group, total
 from modbot.rules import bound, names
 from modbot.rules.bound import Bound
 from modbot.rules.reasons import Placeholder, Reason
@@ -79,19 +78,19 @@ def compile_program(program: Program) -> Callable[..., Judgement]:
     """
     writer = _Writer(program)
     namespace: dict[str, Any] = {
-        "ERRORS": (ArithmeticError, RefusedError),
+        "ERRORS": (ArithmeticError, ValueError, RefusedError),
         "GROUPS": tuple(program.groups.values()),
         "NOTHING": -math.inf,
         "any_class": _any_class,
         "at_least": _at_least,
         "clamp": _clamp,
         "finite": _finite,
-        "fsum": fsum,
         "min_of_group": _min_of_group,
         "peak_of_exposed": _peak_of_exposed,
         "product": _product,
         "show": _show,
         "top": _top,
+        "total": total,
     }
     exec(compile(writer.function(), "<rules>", "exec"), namespace)  # noqa: S102 - the text is our own, see above
     judge: Callable[..., Judgement] = namespace["judge"]
@@ -230,7 +229,7 @@ class _Writer:
         arguments = [self.text(argument) for argument in node.arguments]
         match node.function:
             case "sum":
-                return _ATOM, self._aggregate(f"fsum(scores[{index}])", f"sum{index}")
+                return _ATOM, self._aggregate(f"total(scores[{index}])", f"sum{index}")
             case "max":
                 return _ATOM, self._aggregate(f"max(scores[{index}], default=0.0)", f"max{index}")
             case "min":
@@ -283,7 +282,7 @@ def _top(scores: Sequence[float], k: float, threshold: float | None = None) -> f
     count = int(k)
     if count <= 0:
         return 0.0
-    return fsum(heapq.nlargest(count, scores if threshold is None else [s for s in scores if s >= threshold]))
+    return total(heapq.nlargest(count, scores if threshold is None else [s for s in scores if s >= threshold]))
 
 
 def _any_class(classes: Mapping[str, float], prefix: str, suffix: str, minimum: float) -> bool:
@@ -305,5 +304,5 @@ def _show(value: float | str, conversion: str, spec: str) -> str:
     shown = repr(value) if conversion == "r" else value
     try:
         return format(shown, spec)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return str(shown)

@@ -10,7 +10,7 @@ from yaml.constructor import ConstructorError, SafeConstructor
 
 from modbot.rules.issues import Source, Span
 
-MAX_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 2 * 1024 * 1024
 MAX_MERGES = 1_000
 MAX_MERGE_DEPTH = 20
 

@@ -15,6 +15,7 @@ import msgspec
 Level = Literal["error", "warning"]
 
 EXCERPT_WIDTH = 100
+MESSAGE_LENGTH = 300
 _TAB = 4
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -67,10 +68,6 @@ class Source:
     def _starts(self) -> list[int]:
         return [0, *(found.end() for found in _LINE_BREAK.finditer(self.text))]
 
-    def _line(self, number: int) -> str:
-        end = self._starts[number] if number < len(self._starts) else None
-        return self.text[self._starts[number - 1] : end].rstrip("\r\n")
-
     def position(self, offset: int) -> tuple[int, int]:
         """Line and column of a character, from 1."""
         line = bisect_right(self._starts, offset) - 1
@@ -78,9 +75,12 @@ class Source:
 
     def excerpt(self, span: Span) -> str:
         """The first line of the span, and a line that marks the span under it."""
-        line, column = self.position(span.start)
-        text = self._line(line)
-        start = min(column - 1, len(text))
+        line, _ = self.position(span.start)
+        # Of a line that may be the whole file, the surroundings are enough to draw.
+        first = max(self._starts[line - 1], span.start - EXCERPT_WIDTH - 1)
+        behind = self._starts[line] if line < len(self._starts) else len(self.text)
+        text = self.text[first : min(behind, span.start + EXCERPT_WIDTH + 1)].rstrip("\r\n")
+        start = min(span.start - first, len(text))
         end = max(start, min(start + span.end - span.start, len(text)))
         return draw(text, start, end)
 
@@ -105,15 +105,15 @@ class Source:
             column=column,
             end_line=end_line,
             end_column=end_column,
-            message=printable(message),
+            message=_brief(message),
             excerpt=self.excerpt(span),
-            hint=None if hint is None else printable(hint),
+            hint=None if hint is None else _brief(hint),
             related=tuple(self._related(other, note) for other, note in related),
         )
 
     def _related(self, span: Span, message: str) -> Related:
         line, column = self.position(span.start)
-        return Related(line=line, column=column, message=printable(message), excerpt=self.excerpt(span))
+        return Related(line=line, column=column, message=_brief(message), excerpt=self.excerpt(span))
 
 
 def draw(text: str, start: int, end: int) -> str:
@@ -129,6 +129,11 @@ def draw(text: str, start: int, end: int) -> str:
 def printable(text: str) -> str:
     """The text with tabs as spaces, and with nothing in it that moves a terminal's cursor or reverses its writing."""
     return "".join(_printable(char) for char in text)
+
+
+def _brief(message: str) -> str:
+    """A message as it can be printed; one that quotes something endless is cut."""
+    return printable(message if len(message) <= MESSAGE_LENGTH else f"{message[:MESSAGE_LENGTH]}…")
 
 
 def _printable(char: str) -> str:
@@ -182,5 +187,6 @@ def _quotation(line: int, excerpt: str) -> str:
 
 def did_you_mean(name: str, known: Collection[str], quote: str = "`") -> str | None:
     """A hint that names the closest of the known names; None if none is close."""
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    near = sorted(other for other in known if abs(len(other) - len(name)) <= len(name) // 2)
+    close = difflib.get_close_matches(name, near, n=1, cutoff=0.6)
     return f"did you mean {quote}{close[0]}{quote}?" if close else None

@@ -28,6 +28,8 @@ VERSION = 2
 TOP_LEVEL = ("version", "dsl_mode", "rule_titles", "groups", "features", "rules", "thresholds", "tests")
 RULE_KEYS = ("id", "severity", "when", "priority", "reasons", "stop")
 MODES = ("warn", "strict")
+MAX_ISSUES = 2_000
+"""With more than these a file is given up: it is none that a person could mend by reading on."""
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +145,7 @@ class _Loader:
         self._consts = consts
         self._lists = lists
         self._sites: list[Site] = []
+        self._places: tuple[document.Scalar, document.Places] | None = None
 
     # Issues
 
@@ -150,17 +153,23 @@ class _Loader:
         self, code: str, at: Span, message: str, hint: str | None = None, *, other: document.Node | None = None
     ) -> None:
         """Something was left out, or everything."""
-        related = [] if other is None else [(document.span(other), "the first one")]
-        self.issues.append(self._source.issue(code, "error", at, message, hint=hint, related=related))
+        self._tell(code, "error", at, message, hint=hint, other=other)
 
     def _doubt(self, code: str, at: Span, message: str, hint: str | None = None) -> None:
         """A warning; in `strict` an error."""
-        level: Level = "error" if self.mode == "strict" else "warning"
-        self.issues.append(self._source.issue(code, level, at, message, hint=hint))
+        self._tell(code, "error" if self.mode == "strict" else "warning", at, message, hint=hint)
 
     def _remark(self, code: str, at: Span, message: str, hint: str | None = None) -> None:
         """A warning in any mode."""
-        self.issues.append(self._source.issue(code, "warning", at, message, hint=hint))
+        self._tell(code, "warning", at, message, hint=hint)
+
+    def _tell(
+        self, code: str, level: Level, at: Span, message: str, *, hint: str | None, other: document.Node | None = None
+    ) -> None:
+        if len(self.issues) >= MAX_ISSUES:
+            raise document.DocumentError(f"more than {MAX_ISSUES} things are wrong with the file", at)
+        related = [] if other is None else [(document.span(other), "the first one")]
+        self.issues.append(self._source.issue(code, level, at, message, hint=hint, related=related))
 
     # The file
 
@@ -298,7 +307,7 @@ class _Loader:
 
         The findings' spans are places in the file.
         """
-        places = document.Places(self._source, node)
+        places = self._placed(node)
 
         def place(span: Span) -> Span:
             return places.span(Span(span.start + offset, span.end + offset))
@@ -312,6 +321,12 @@ class _Loader:
             return None, [Finding("R2-E001", place(error.span), error.message, error.hint, fatal=True)]
         checked = bind(tree, scope, site)
         return checked, [finding._replace(span=place(finding.span)) for finding in checked.findings]
+
+    def _placed(self, node: document.Scalar) -> document.Places:
+        """The places of the scalar's characters; worked out once for the expressions of one scalar."""
+        if self._places is None or self._places[0] is not node:
+            self._places = (node, document.Places(self._source, node))
+        return self._places[1]
 
     def _site(self, owner: str, kind: SiteKind, at: Span, message: str) -> int:
         self._sites.append(Site(owner, kind, message, self._source.position(at.start)[0]))
@@ -517,7 +532,7 @@ class _Loader:
         try:
             pieces = reasons.split(text)
         except syntax.ExpressionError as error:
-            at = document.Places(self._source, scalar).span(error.span)
+            at = self._placed(scalar).span(error.span)
             self._doubt("R2-P001", at, f"{error.message}: the reason is left out", error.hint)
             return None
         parts = [

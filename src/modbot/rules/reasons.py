@@ -34,7 +34,8 @@ class Hole(NamedTuple):
     format: str
 
 
-_FORMAT = re.compile(r"(?:.?[<>=^])?[-+ ]?z?#?0?(?P<width>\d{0,2})[,_]?(?:\.(?P<precision>\d{1,2}))?[a-zA-Z%]?")
+_FORMAT = re.compile(r"(?:.?[<>=^])?[-+ ]?z?#?0?(?P<width>\d{0,2})[,_]?(?:\.(?P<precision>\d{1,2}))?[bdeEfFgGosxX%]?")
+MAX_LENGTH = 4_000
 _QUOTED = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.DOTALL)
 _CONVERSION = re.compile(r"""(?P<before>\b\w+|[)"'])\s*!\s*(?P<kind>[a-z])\s*$""")
 _OPENING, _CLOSING = "([{", ")]}"
@@ -42,6 +43,8 @@ _OPENING, _CLOSING = "([{", ")]}"
 
 def split(text: str) -> list[str | Hole]:
     """The reason's pieces. Raises `ExpressionError` for a brace that is not closed, or an empty placeholder."""
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(Span(0, len(text)), f"the reason has more than {MAX_LENGTH} characters")
     pieces: list[str | Hole] = []
     plain: list[str] = []
     at = 0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import nlargest
-from math import fsum
 from typing import Literal
 
 from modbot.records.jsonl import score as rounded
 from modbot.records.p1 import Rating
 from modbot.records.p2 import Detection, XSignals
-from modbot.records.tags import Group
+from modbot.records.tags import Group, total
 from modbot.signals.area import union_area
 from modbot.signals.config import SignalConfig
 
@@ -48,7 +47,7 @@ def compute(  # noqa: PLR0917 - what the signals cross, in the order of the reco
     exposure = exposure_score(found, config)
     nude = [d for d in found if d.class_ in config.box_classes and d.score >= config.box_threshold]
     unsafe = rating.questionable + rating.explicit
-    everything = fsum((rating.general, rating.sensitive, rating.questionable, rating.explicit, _EPSILON))
+    everything = total((rating.general, rating.sensitive, rating.questionable, rating.explicit, _EPSILON))
     area = image_width * image_height
     return XSignals(
         exposure_score=exposure,
@@ -59,7 +58,7 @@ def compute(  # noqa: PLR0917 - what the signals cross, in the order of the reco
         ),
         nsfw_margin=rounded(max(rating.questionable, rating.explicit) - max(rating.general, rating.sensitive)),
         nsfw_ratio=rounded(unsafe / everything),
-        nsfw_general_sum=rounded(fsum(nsfw_scores)),
+        nsfw_general_sum=rounded(total(nsfw_scores)),
         nudity_area_ratio=rounded(union_area((d.box for d in nude), image_width, image_height) / area) if area else 0.0,
         nudity_box_count=len(nude),
     )
@@ -80,4 +79,4 @@ def _largest(detections: Iterable[Detection], classes: Collection[str], threshol
 def _mean_of_top(scores: Sequence[float], count: int) -> float:
     """The mean of the `count` largest scores, or of all where there are fewer; 0 of none."""
     top = nlargest(count, scores)
-    return fsum(top) / len(top) if top else 0.0
+    return total(top) / len(top) if top else 0.0
