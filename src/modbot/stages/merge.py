@@ -175,7 +175,8 @@ def _line(maps: Sequence[mmap.mmap | bytes], lines: _Lines, member: np.int64) ->
 
 def _combined(records: Sequence[P1Record]) -> P1Record:
     """The first record, with the messages of all."""
-    first, messages = records[0], {}
+    first = records[0]
+    messages: dict[tuple[object, ...], Message] = {}
     for record in records:
         for message in record.messages:
             known = messages.setdefault(_message_key(message), message)
