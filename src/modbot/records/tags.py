@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -28,7 +27,7 @@ def total(scores: Sequence[float]) -> float:
     try:
         return math.fsum(scores)
     except (OverflowError, ValueError):
-        return sys.float_info.max
+        return math.nextafter(math.inf, 0)
 
 
 def is_pattern(tag: str) -> bool:

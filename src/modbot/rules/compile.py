@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -107,37 +107,46 @@ class _Writer:
         self._aggregates: dict[str, str] = {}
 
     def function(self) -> str:
-        program = self._program
-        body: list[str] = []
-        for index, feature in enumerate(program.features):
-            body += self._guarded([f"f{index} = finite({self.text(feature.value)})"], feature.site, f"f{index} = ")
-        order = winning_order(program.rules)
-        rank = {index: len(order) - place for place, index in enumerate(order)}
-        body.append("best = 0")
-        body.append("for _ in (0,):")
-        body.append("    pass")
-        for index, rule in enumerate(program.rules):
-            then = [f"if {self.text(rule.when)}:", f"    if best < {rank[index]}: best = {rank[index]}"]
-            if rule.stop:
-                then.append("    break")
-            body += _indented(self._guarded(then, rule.site, ""))
-        body.append("reasons = []")
-        for index, rule in enumerate(program.rules):
-            if rule.reasons:
-                body.append(f"if best == {rank[index]}:")
-                for reason in rule.reasons:
-                    line = f"reasons.append({self._reason(reason)})"
-                    body += _indented(self._guarded([line], rule.site, ""))
-        features = ", ".join(f"{feature.name!r}: f{index}" for index, feature in enumerate(program.features))
-        signals = ", ".join(f"{name!r}: {self.text(node)}" for name, node in program.signals.items())
-        body.append(f"return ORDER[best], reasons, {{{features}}}, {{{signals}}}")
+        order = winning_order(self._program.rules)
+        ranks = {index: len(order) - place for place, index in enumerate(order)}
+        body = [*self._features(), *self._rules(ranks), *self._reasons(ranks), self._result()]
         return "\n".join(
             [
                 f"ORDER = {(-1, *reversed(order))!r}",
                 "def judge(facts, scores, fail, broken, problems):",
+                # The aggregates are known once the rest is written, and stand before it.
                 *_indented([*self._prelude(), *body]),
             ]
         )
+
+    def _features(self) -> Iterator[str]:
+        for index, feature in enumerate(self._program.features):
+            line = f"f{index} = finite({self.text(feature.value)})"
+            yield from self._guarded([line], feature.site, f"f{index} = ")
+
+    def _rules(self, ranks: Mapping[int, int]) -> Iterator[str]:
+        """The rules in a loop of one round, which `stop` breaks; `best` is the rank of the best that matched."""
+        yield "best = 0"
+        yield "for _ in (0,):"
+        yield "    pass"
+        for index, rule in enumerate(self._program.rules):
+            lines = [f"if {self.text(rule.when)}:", f"    if best < {ranks[index]}: best = {ranks[index]}"]
+            if rule.stop:
+                lines.append("    break")
+            yield from _indented(self._guarded(lines, rule.site))
+
+    def _reasons(self, ranks: Mapping[int, int]) -> Iterator[str]:
+        yield "reasons = []"
+        for index, rule in enumerate(self._program.rules):
+            if rule.reasons:
+                yield f"if best == {ranks[index]}:"
+                for reason in rule.reasons:
+                    yield from _indented(self._guarded([f"reasons.append({self._reason(reason)})"], rule.site))
+
+    def _result(self) -> str:
+        features = ", ".join(f"{feature.name!r}: f{index}" for index, feature in enumerate(self._program.features))
+        signals = ", ".join(f"{name!r}: {self.text(node)}" for name, node in self._program.signals.items())
+        return f"return ORDER[best], reasons, {{{features}}}, {{{signals}}}"
 
     def _prelude(self) -> list[str]:
         lines = [
@@ -155,7 +164,7 @@ class _Writer:
         lines += [f"{name} = xsignal({name!r}, 0.0)" for name in names.XSIGNALS]
         return lines + [f"{name} = {text}" for text, name in self._aggregates.items()]
 
-    def _guarded(self, lines: list[str], site: int, target: str) -> list[str]:
+    def _guarded(self, lines: list[str], site: int, target: str = "") -> list[str]:
         return [
             "try:",
             *_indented(lines),
