@@ -13,6 +13,7 @@ import pytest
 from modbot.errors import InputError, StorageError
 from modbot.fetch import store as module
 from modbot.fetch.store import ABANDONED_S, Store, Stored, TooLargeError
+from modbot.files.processes import own_name
 
 DATA = b"some image" * 1_000
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -159,7 +160,7 @@ def test_sweep_judges_another_machine_by_age_alone(store: Store) -> None:
 
 
 def test_a_reused_process_id_is_not_mistaken_for_the_owner(store: Store) -> None:
-    tmp = store._tmp / f"{module._WORLD}.{os.getpid()}.1.x.tmp"
+    tmp = store._tmp / f"{own_name()}.{os.getpid()}.1.x.tmp"
     tmp.write_bytes(b"x")
     assert store.sweep() == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from math import isinf
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -79,6 +80,8 @@ def tag_day(
     with ExitStack() as stack:
         still_ours = stack.enter_context(hold(partition, "modbot tag"))
         folder, shards = find_set(partition, shard_glob)
+        if isinf(request.qps):
+            tag.refuse_discord(folder / f"{name}.csv" for name in shards.names())
         vocabulary = read_vocabulary(request.rules)
         status = status_file or partition.manifest("p1")
         stack.enter_context(hold_file(status.with_name(f"{status.name}.lease"), f"modbot tag --date {partition.date}"))
@@ -127,6 +130,8 @@ def tag_file(
     """
     started = monotonic()
     rows = sum(1 for _ in read_rows(source))
+    if isinf(request.qps):
+        tag.refuse_discord([source])
     with ExitStack() as stack:
         still_ours = stack.enter_context(hold_file(out.with_name(f"{out.name}.lease"), "modbot tag --input"))
         vocabulary = read_vocabulary(request.rules)
@@ -217,7 +222,7 @@ def _shown(request: TagRequest, vocabulary: TagVocabulary) -> dict[str, Any]:
         "provider": request.provider,
         "batch_size": request.batch,
         "frames": request.frames,
-        "qps": "unlimited" if request.qps == float("inf") else request.qps,
+        "qps": "unlimited" if isinf(request.qps) else request.qps,
         "concurrency": request.concurrency,
         "parallel": request.parallel,
         "vocabulary": vocabulary.source,

@@ -22,6 +22,7 @@ import msgspec
 
 from modbot.errors import InputError, StorageError
 from modbot.files.atomic import TMP_SUFFIX, storage_errors
+from modbot.files.processes import own_name, process_table, started
 
 ABANDONED_S = 3_600.0
 """A temporary file of another machine that has not grown for this long is nobody's: no fetch may last so long."""
@@ -131,9 +132,9 @@ class Store:
             probe.unlink()
 
     def _is_abandoned(self, tmp: Path, now: float) -> bool:
-        world, pid, started, *_ = [*tmp.name.split("."), "", "", ""]
-        if world == _WORLD:
-            return _started(pid) != started
+        table, pid, start, *_ = [*tmp.name.split("."), "", "", ""]
+        if table == process_table() and pid.isdecimal():
+            return started(int(pid)) != start
         try:
             return now - tmp.stat().st_mtime > ABANDONED_S
         except FileNotFoundError:
@@ -207,27 +208,5 @@ def _unreadable(error: OSError, path: Path) -> StorageError:
     return StorageError(f"cannot be read ({error.strerror or error})", where=str(path))
 
 
-def _world() -> str:
-    """Names the process table that this process's id is an entry of: this boot, this container."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
-        namespace = bytes(Path("/proc/self/ns/pid").readlink())
-    except OSError:  # no /proc: then nobody can tell who lives, and age decides
-        return secrets.token_hex(6)
-    return hashlib.sha256(boot + namespace).hexdigest()[:12]
-
-
-def _started(pid: str | int) -> str:
-    """When the process started, in ticks since boot, as text; empty if there is none."""
-    try:
-        stat = Path(f"/proc/{int(pid)}/stat").read_bytes()
-    except (OSError, ValueError):
-        return ""
-    return stat.rsplit(b")", 1)[1].split()[19].decode()
-
-
-_WORLD = _world()
-
-
 def _owner() -> str:
-    return f"{_WORLD}.{os.getpid()}.{_started(os.getpid())}"
+    return f"{own_name()}.{os.getpid()}.{started(os.getpid())}"

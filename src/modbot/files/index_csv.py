@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -38,7 +39,7 @@ class RawRow:
 
 
 class IndexFile:
-    """An open index or shard CSV; iterate for its rows."""
+    """An open index or shard CSV; iterate once for its rows."""
 
     def __init__(self, path: Path, stream: TextIO) -> None:
         self.path = path
@@ -142,8 +143,9 @@ def _has_surrogates(text: str) -> bool:
     return any("\ud800" <= char <= "\udfff" for char in text) if not text.isascii() else False
 
 
-def open_index(path: Path) -> IndexFile:
-    """Opens an index or a shard.
+@contextmanager
+def open_index(path: Path) -> Iterator[IndexFile]:
+    """Opens an index or a shard while the block runs.
 
     Raises:
         InputError: it is missing, cannot be read, is no CSV, or has no column `url`.
@@ -156,20 +158,21 @@ def open_index(path: Path) -> IndexFile:
         raise InputError("there is no such index", where=str(path), remedy=remedy) from None
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    return IndexFile(path, stream)
+    with stream:
+        yield IndexFile(path, stream)
 
 
 def read_rows(path: Path) -> Iterator[IndexRow]:
     """The rows of an index (numbered from 0 as they come) or of a shard (with the numbers that it carries)."""
-    index = open_index(path)
-    names = index.header
-    for position, raw in enumerate(index):
-        cells = dict(zip(names, raw.cells, strict=True))
-        number = cells.pop(ROW_COLUMN, "")
-        bad = cells.pop(BAD_COLUMN, "") or raw.bad
-        if BAD_COLUMN in names and not number.isdecimal():
-            raise InputError(f"line {raw.line}: no row number", where=str(path), remedy="Split the index again.")
-        yield to_row(cells, row=int(number) if number.isdecimal() else position, bad=bad)
+    with open_index(path) as index:
+        names = index.header
+        for position, raw in enumerate(index):
+            cells = dict(zip(names, raw.cells, strict=True))
+            number = cells.pop(ROW_COLUMN, "")
+            bad = cells.pop(BAD_COLUMN, "") or raw.bad
+            if BAD_COLUMN in names and not number.isdecimal():
+                raise InputError(f"line {raw.line}: no row number", where=str(path), remedy="Split the index again.")
+            yield to_row(cells, row=int(number) if number.isdecimal() else position, bad=bad)
 
 
 def to_row(cells: dict[str, str], *, row: int, bad: str | None = None) -> IndexRow:

@@ -21,6 +21,7 @@ import msgspec
 from modbot.errors import BusyError
 from modbot.files.atomic import storage_errors, tmp_of
 from modbot.files.paths import Partition
+from modbot.files.processes import own_name, process_table, started
 
 BEAT_SECONDS = 2.0
 STALE_AFTER = 4 * BEAT_SECONDS
@@ -42,30 +43,9 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
         return f"'{self.command}' on {self.host}, process {self.pid}, since {self.since}"
 
 
-def _process_start(pid: int) -> str | None:
-    """What distinguishes this process from a later one of the same id; None if there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    state, *rest = stat.rpartition(")")[2].split()
-    return None if state in {"Z", "X"} else rest[18]
-
-
-def _machine() -> str:
-    """The running kernel and process id namespace: the same only for processes that see each other."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return f"{socket.gethostname()}/{uuid.getnode()}/no-proc"
-
-
 def _is_dead(owner: Owner) -> bool:
     """Whether the owner certainly ended: it ran on this machine and its process is gone."""
-    if owner.machine != _machine() or owner.machine.endswith("/no-proc"):
-        return False
-    return _process_start(owner.pid) != owner.process_start
+    return owner.machine == process_table() and started(owner.pid) != owner.process_start
 
 
 class Lease:
@@ -77,9 +57,9 @@ class Lease:
             token=uuid.uuid4().hex,
             command=command,
             host=socket.gethostname(),
-            machine=_machine(),
+            machine=own_name(),
             pid=os.getpid(),
-            process_start=_process_start(os.getpid()) or "",
+            process_start=started(os.getpid()) or "",
             since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
         self._stop = threading.Event()
@@ -129,7 +109,7 @@ class Lease:
 
     def _wait_for_a_beat(self, seen: bytes, owner: Owner | None) -> None:
         """Returns when the file stood still for `STALE_AFTER` seconds; raises BusyError when it moves."""
-        if owner is not None and owner.machine == _machine() and not owner.machine.endswith("/no-proc"):
+        if owner is not None and owner.machine == process_table():
             raise self._busy(owner)
         deadline = time.monotonic() + STALE_AFTER
         while time.monotonic() < deadline:

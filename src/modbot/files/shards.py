@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -72,7 +73,12 @@ def write_set(index_path: Path, folder: Path, *, date: str, count: int) -> tuple
         StorageError: the disk refused.
     """
     problems: list[str] = []
-    total = sum(1 for _ in open_index(index_path))
+    with open_index(index_path) as index:
+        total = sum(1 for _ in index)
+        clash = {BAD_COLUMN, ROW_COLUMN} & set(index.header)
+    if clash:
+        what = f"column {min(clash)!r} is one that shards add"
+        raise InputError(what, where=str(index_path), remedy="Rename it in the index.")
     if total == 0:
         raise InputError("no rows: there is nothing to split", where=str(index_path), remedy="Make the index again.")
     digest = file_digest(index_path)
@@ -80,22 +86,16 @@ def write_set(index_path: Path, folder: Path, *, date: str, count: int) -> tuple
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SET_FILE).unlink(missing_ok=True)
-    index = open_index(index_path)
-    clash = {BAD_COLUMN, ROW_COLUMN} & set(index.header)
-    if clash:
-        raise InputError(
-            f"column {min(clash)!r} is one that shards add", where=str(index_path), remedy="Rename it in the index."
-        )
-    header = to_csv_line([*index.header, BAD_COLUMN, ROW_COLUMN]).encode()
-    rows = enumerate(index)
-    for number, size in enumerate(sizes):
-        with writing(folder / f"{shard_name(number, count)}.csv") as out:
-            out.write(header)
-            for _ in range(size):
-                row, raw = next(rows)
-                if raw.bad:
-                    problems.append(raw.bad)
-                out.write(to_csv_line([*raw.cells, raw.bad or "", row]).encode())
+    with open_index(index_path) as index:
+        header = to_csv_line([*index.header, BAD_COLUMN, ROW_COLUMN]).encode()
+        rows = enumerate(index)
+        for number, size in enumerate(sizes):
+            with writing(folder / f"{shard_name(number, count)}.csv") as out:
+                out.write(header)
+                for row, raw in islice(rows, size):
+                    if raw.bad:
+                        problems.append(raw.bad)
+                    out.write(to_csv_line([*raw.cells, raw.bad or "", row]).encode())
     shards = ShardSet(source=str(index_path), digest=digest, date=date, count=count, rows=sizes, bad_rows=len(problems))
     names = {f"{name}.csv" for name in shards.names()}
     with storage_errors(folder):

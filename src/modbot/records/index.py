@@ -70,9 +70,12 @@ def attachment_key(url: str) -> str:
     """The part of a link that names the attachment: a Discord CDN link without its signature, else the link.
 
     Discord signs links with `ex` (expiry), `is` (issued) and `hm`; the same attachment is handed out under
-    many signatures.
+    many signatures. What is no link names itself.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
     if (parts.hostname or "") not in DISCORD_CDN_HOSTS:
         return urlunsplit(parts._replace(fragment=""))
     query = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k not in _SIGNATURE]

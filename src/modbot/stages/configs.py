@@ -12,12 +12,12 @@ import yaml
 from modbot.errors import InputError
 from modbot.records.tags import Group
 from modbot.rules import load_vocabulary
+from modbot.rules.names import THRESHOLDS
 from modbot.signals import SignalConfig
 
 RULES_FILE = Path("configs/rules.yaml")
 XSIGNALS_FILE = Path("configs/xsignals.yaml")
 NSFW_GROUP = "nsfw_general"
-GATE_THRESHOLDS = {"wd14_questionable": 0.35, "wd14_explicit": 0.20}
 
 
 class TagVocabulary(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,15 +45,15 @@ def read_vocabulary(rules: Path | None, xsignals: Path = XSIGNALS_FILE) -> TagVo
         vocabulary = load_vocabulary(_read(path), file=str(path))
         return TagVocabulary(
             groups={name: group.items for name, group in vocabulary.groups.items()},
-            thresholds={name: vocabulary.thresholds.get(name, usual) for name, usual in GATE_THRESHOLDS.items()},
+            thresholds={name: vocabulary.thresholds[name] for name in THRESHOLDS},
             source=str(path),
         )
     if not xsignals.exists():
-        return TagVocabulary(groups={}, thresholds=GATE_THRESHOLDS, source=None)
+        return TagVocabulary(groups={}, thresholds=THRESHOLDS, source=None)
     tags = _mapping(xsignals).get(NSFW_GROUP) or []
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise InputError(f"{NSFW_GROUP} is no list of tags", where=str(xsignals), remedy="Write one tag a line.")
-    return TagVocabulary(groups={NSFW_GROUP: Group(tags).items}, thresholds=GATE_THRESHOLDS, source=str(xsignals))
+    return TagVocabulary(groups={NSFW_GROUP: Group(tags).items}, thresholds=THRESHOLDS, source=str(xsignals))
 
 
 def read_signal_config(path: Path = XSIGNALS_FILE) -> SignalConfig:

@@ -17,15 +17,16 @@ from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from modbot.errors import InputError, ModbotError
+from modbot.errors import InputError, ModbotError, SettingError
 from modbot.fetch.client import Fetcher
 from modbot.fetch.coordinator import Coordinator
-from modbot.fetch.hosts import HostPolicy
+from modbot.fetch.hosts import HostPolicy, is_discord
 from modbot.fetch.remote import RemoteCoordinator
 from modbot.fetch.store import Store, Stored
 from modbot.files.atomic import storage_errors, write_bytes
@@ -152,6 +153,19 @@ def plan(
     )
 
 
+def refuse_discord(sources: Iterable[Path]) -> None:
+    """Raises SettingError if a row's link leads to Discord: no request goes there without a limit."""
+    for source in sources:
+        for row in read_rows(source):
+            host = None if row.bad or row.url is None else urlsplit(row.url).hostname
+            if host is not None and is_discord(host):
+                raise SettingError(
+                    f"'unlimited' is not for Discord ({source.name}, row {row.row}: {host})",
+                    where="--qps",
+                    remedy="Give a number of requests a second, for example --qps 4.0.",
+                )
+
+
 def settings_digest(tagging: TagSettings) -> str:
     """The digest of all that shapes p1's lines: model, revision, precision, frames, groups."""
     model = locate(tagging.model, tagging.models_dir, kind="tagger")
@@ -194,7 +208,7 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Callable[[Eve
     async with AsyncExitStack() as stack:
         journal = stack.enter_context(Journal(job.files, settings=job.settings, inputs=job.inputs, resume=job.resume))
         fetcher = await stack.enter_async_context(_fetcher(job.fetching, store, coordinator))
-        judge = stack.enter_context(_Judge(tagger, store, job.tagging, batch))
+        judge = await stack.enter_async_context(_Judge(tagger, store, job.tagging, batch))
         report(ShardStarted(shard=job.name, rows=job.rows, done=len(journal.rows), failed=journal.failed))
         due = Throttle(1.0)
 
@@ -342,16 +356,19 @@ class _Judge:
         self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
         self._batcher = _Batcher(tagger, batch)
         self._known: OrderedDict[str, asyncio.Task[Judged | None]] = OrderedDict()
+        self._tasks: set[asyncio.Task[Judged | None]] = set()
         self._inferred = 0
         self._reused = 0
         self._decode_seconds = 0.0
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
+        """Ends what is still under way, as it is when another row's error ends the run."""
+        await _cancelled(self._tasks)
+        await self._batcher.close()
         self._decoders.shutdown(wait=True, cancel_futures=True)
-        self._batcher.close()
 
     def counters(self) -> dict[str, float]:
         return {"inferred": self._inferred, "reused": self._reused}
@@ -367,6 +384,8 @@ class _Judge:
             self._reused += 1
             return await asyncio.shield(task)
         task = self._known[stored.sha256] = asyncio.create_task(self._judge(stored.sha256))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         judged = await asyncio.shield(task)
@@ -466,5 +485,14 @@ class _Batcher:
         finally:
             self.seconds += monotonic() - started
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        await _cancelled(self._flights)
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancels the tasks and waits until they have ended; how they ended no longer matters to anybody."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
