@@ -339,7 +339,7 @@ def _stretched(image: Image.Image) -> Image.Image:
     finite = np.isfinite(samples)
     if not finite.any():
         return Image.new("L", image.size)
-    low, high = samples[finite].min(), samples[finite].max()
+    low, high = np.min(samples[finite]), np.max(samples[finite])
     spread = np.where(finite, samples - low, 0.0) * (255.0 / (high - low) if high > low else 0.0)
     return Image.fromarray(np.rint(spread).astype(np.uint8))
 
