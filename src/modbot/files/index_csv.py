@@ -221,8 +221,9 @@ def _bad_url(url: str) -> str | None:
 def to_csv_line(cells: Sequence[object]) -> str:
     """One CSV line, LF included."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(cells)
-    return out.getvalue()
+    # The writer quotes what its line end holds: written with CR LF, so that a lone CR in a cell is quoted, too.
+    csv.writer(out, lineterminator="\r\n").writerow(cells)
+    return out.getvalue().removesuffix("\r\n") + "\n"
 
 
 def index_lines(rows: Iterable[dict[str, object]]) -> Iterator[bytes]:

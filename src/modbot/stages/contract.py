@@ -137,7 +137,7 @@ def check_report(path: Path, findings: Path | None) -> Checked:
         InputError: a file cannot be read.
     """
     checked = Checked()
-    csv.field_size_limit(sys.maxsize)
+    usual = csv.field_size_limit(sys.maxsize)
     try:
         with path.open(encoding="utf-8", newline="") as text:
             rows = csv.reader(text, strict=True)
@@ -154,6 +154,9 @@ def check_report(path: Path, findings: Path | None) -> Checked:
         ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         checked.add(f"row {checked.lines + 2}: no CSV in UTF-8 ({error})")
+    finally:
+        # The limit is the process's: others rely on the usual one.
+        csv.field_size_limit(usual)
     return checked
 
 

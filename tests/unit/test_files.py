@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modbot.errors import BusyError, InputError, SettingError, StorageError
+from modbot.files import lease as leases
+from modbot.files.atomic import storage_errors, tmp_of, write_bytes, writing
+from modbot.files.journal import Journal, ShardFiles, digest_of, read_receipt
+from modbot.files.lease import Lease, hold, hold_file
+from modbot.files.paths import Partition, check_date, check_profile
+from modbot.files.processes import process_table, started
+from modbot.records.jsonl import encode_line
+from modbot.records.p1 import P1Record, RecordError
+
+
+def line(row: int, kind: str | None = None) -> bytes:
+    error = None if kind is None else RecordError(kind=kind, detail="x")
+    return encode_line(P1Record(row=row, error=error))
+
+
+class TestAtomic:
+    def test_a_file_appears_whole_and_leaves_nothing_beside_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "deep" / "file"
+        with writing(path) as out:
+            out.write(b"half")
+            assert not path.exists()
+            assert tmp_of(path).exists()
+        assert path.read_bytes() == b"half"
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_what_was_there_stays_when_the_block_fails(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        write_bytes(path, b"old")
+
+        def fail() -> None:
+            with writing(path) as out:
+                out.write(b"new")
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert path.read_bytes() == b"old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.parametrize(
+        ("code", "told"),
+        [
+            (errno.ENOSPC, "the disk is full"),
+            (errno.EDQUOT, "the disk quota is used up"),
+            (errno.EROFS, "the disk is read-only"),
+            (errno.EACCES, "not allowed to write here"),
+            (errno.EIO, "cannot be written"),
+        ],
+    )
+    def test_what_the_disk_refuses_is_told_with_the_file(self, code: int, told: str) -> None:
+        with pytest.raises(StorageError, match=told) as raised, storage_errors("some/file"):
+            raise OSError(code, os.strerror(code))
+        assert raised.value.where == "some/file"
+
+
+class TestPaths:
+    @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "-x", ".x", "a\0", "a\n", "x" * 65, "プロ"])
+    def test_a_name_that_leads_elsewhere_is_no_profile(self, name: str) -> None:
+        with pytest.raises(SettingError):
+            check_profile(name)
+
+    @pytest.mark.parametrize("text", ["", "today", "2025-1-1", "2025-02-30", "20250101", "2025-W01-1", "2025-01-01T00"])
+    def test_what_is_no_day_is_no_date(self, text: str) -> None:
+        with pytest.raises(SettingError):
+            check_date(text)
+
+    def test_a_partition_stays_below_its_folder(self) -> None:
+        with pytest.raises(SettingError):
+            Partition(Path("out"), "../x", "2025-10-01")
+
+
+def journal_of(folder: Path, *, resume: bool, settings: str = "s", inputs: str = "i") -> Journal:
+    return Journal(ShardFiles(folder, "shard_00"), settings=settings, inputs=inputs, resume=resume)
+
+
+class TestJournal:
+    @given(data=st.data())
+    def test_any_cut_leaves_the_whole_lines_before_it(
+        self, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        folder = tmp_path_factory.mktemp("journal")
+        lines = [line(row, kind) for row, kind in enumerate(data.draw(st.lists(st.sampled_from([None, "timeout"]))))]
+        with journal_of(folder, resume=False) as journal:
+            for each in lines:
+                journal.append(each)
+            path = journal.path
+        whole = path.read_bytes()
+        cut = data.draw(st.integers(0, len(whole)))
+        garbage = data.draw(st.binary(max_size=20))
+        path.write_bytes(whole[:cut] + garbage)
+        with journal_of(folder, resume=True) as journal:
+            kept = path.read_bytes()
+            assert whole.startswith(kept)
+            assert whole[: len(kept)].count(b"\n") == len(journal.rows)
+            assert len(journal.rows) >= whole[:cut].count(b"\n")
+            for row in range(len(journal.rows), len(lines)):
+                journal.append(lines[row])
+        assert path.read_bytes() == whole
+
+    def test_a_row_that_stands_twice_is_cut_off(self, tmp_path: Path) -> None:
+        with journal_of(tmp_path, resume=False) as journal:
+            journal.append(line(0))
+            path = journal.path
+        path.write_bytes(line(0) + line(0) + line(1))
+        with journal_of(tmp_path, resume=True) as journal:
+            assert journal.rows == {0}
+        assert path.read_bytes() == line(0)
+
+    def test_a_journal_of_other_settings_or_input_is_not_gone_on_with(self, tmp_path: Path) -> None:
+        with journal_of(tmp_path, resume=False) as journal:
+            journal.append(line(0))
+        for settings, inputs in (("t", "i"), ("t", "j")):
+            with journal_of(tmp_path, resume=True, settings=settings, inputs=inputs) as journal:
+                assert journal.rows == set()
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_without_resume_it_begins_anew(self, tmp_path: Path) -> None:
+        with journal_of(tmp_path, resume=False) as journal:
+            journal.append(line(0))
+        with journal_of(tmp_path, resume=False) as journal:
+            assert journal.rows == set()
+
+    def test_a_finished_shard_has_a_receipt_that_is_checked(self, tmp_path: Path) -> None:
+        files = ShardFiles(tmp_path, "shard_00")
+        with journal_of(tmp_path, resume=False) as journal:
+            journal.append(line(1, "expired"))
+            journal.append(line(0))
+            journal.finish(step="p1", rows=2, finished_at="now", counters={"requests": 2}, detail={})
+        receipt = read_receipt(files, settings="s", inputs="i")
+        assert receipt is not None
+        assert (receipt.lines, receipt.errors) == (2, {"expired": 1})
+        assert read_receipt(files, settings="t", inputs="i") is None
+        assert read_receipt(files, settings="s", inputs="j") is None
+        files.lines.write_bytes(line(0))
+        assert read_receipt(files, settings="s", inputs="i") is None
+        files.receipt.write_bytes(b"not json")
+        assert read_receipt(files, settings="s", inputs="i") is None
+
+    def test_a_shard_that_lacks_rows_is_not_finished(self, tmp_path: Path) -> None:
+        with journal_of(tmp_path, resume=False) as journal:
+            journal.append(line(0))
+            with pytest.raises(InputError, match="1 lines for 2 rows"):
+                journal.finish(step="p1", rows=2, finished_at="now", counters={}, detail={})
+        assert not ShardFiles(tmp_path, "shard_00").receipt.exists()
+
+    def test_digests_depend_on_content_and_not_on_order_of_keys(self) -> None:
+        assert digest_of({"a": 1, "b": {2, 3}}) == digest_of({"b": {3, 2}, "a": 1})
+        assert digest_of("a", "b") != digest_of("ab")
+
+
+SLEEPER = "import sys, time; from pathlib import Path; from modbot.files.lease import Lease; \
+lease = Lease(Path(sys.argv[1]), 'sleeper'); lease.acquire(); print('held', flush=True); time.sleep(60)"
+
+
+class TestLease:
+    def test_it_is_there_while_it_is_held(self, tmp_path: Path) -> None:
+        part = Partition(tmp_path, "current", "2025-10-01")
+        with hold(part, "modbot tag") as check:
+            assert part.lease.exists()
+            check()
+            with pytest.raises(BusyError, match=f"held by 'modbot tag' on .*, process {os.getpid()}"), hold(part, "x"):
+                pass
+            assert part.lease.exists()
+        assert list(part.lease.parent.iterdir()) == []
+
+    def test_a_killed_owner_is_followed_at_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "lease.json"
+        with subprocess.Popen([sys.executable, "-c", SLEEPER, str(path)], stdout=subprocess.PIPE) as sleeper:
+            assert sleeper.stdout is not None
+            assert sleeper.stdout.readline() == b"held\n"
+            with pytest.raises(BusyError, match="'sleeper'"), hold_file(path, "second"):
+                pass
+            sleeper.kill()
+            sleeper.wait()
+        before = time.monotonic()
+        with hold_file(path, "second"):
+            assert time.monotonic() - before < 1
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("left", [b"", b"garbage", None])
+    def test_a_file_of_another_machine_that_stands_still_is_taken_over(
+        self, left: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "STALE_AFTER", 0.3)
+        path = tmp_path / "lease.json"
+        path.write_bytes(self._of_another_machine() if left is None else left)
+        with hold_file(path, "second") as check:
+            check()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_owner_on_another_machine_whose_heart_beats_keeps_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "STALE_AFTER", 5.0)
+        path = tmp_path / "lease.json"
+        path.write_bytes(self._of_another_machine())
+        timer = threading.Timer(0.2, lambda: path.write_bytes(self._of_another_machine(beat=1)))
+        timer.start()
+        with pytest.raises(BusyError, match="'elsewhere' on far"), hold_file(path, "second"):
+            pass
+        timer.join()
+
+    def test_an_owner_notices_that_it_lost_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "lease.json"
+        lease = Lease(path, "first")
+        lease.acquire()
+        path.write_bytes(self._of_another_machine())
+        with pytest.raises(BusyError, match="'elsewhere' on far"):
+            lease.check()
+        lease.release()
+        assert path.exists()
+
+    @staticmethod
+    def _of_another_machine(beat: int = 0) -> bytes:
+        owner = leases.Owner(
+            token="t",  # noqa: S106 - a name, not a secret
+            command="elsewhere",
+            host="far",
+            machine="m",
+            pid=1,
+            process_start="1",
+            since="then",
+            beat=beat,
+        )
+        return msgspec.json.encode(owner)
+
+
+def test_a_process_is_told_from_a_later_one_of_its_id() -> None:
+    assert process_table() is not None
+    assert started(os.getpid()) == started(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert started(child.pid) not in {None, started(os.getpid())}
+        child.kill()
+        # Not yet waited for: ended all the same.
+        deadline = time.monotonic() + 5
+        while started(child.pid) is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert started(child.pid) is None
