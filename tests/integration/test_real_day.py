@@ -142,7 +142,7 @@ def test_sigterm_ends_within_seconds_and_keeps_what_was_finished(day: RealDay, u
 
 def test_the_second_run_on_a_partition_says_who_has_it(day: RealDay) -> None:
     day.split(2)
-    process = day.start("tag", "--qps", "5")
+    process = day.start("tag", "--qps", "1")
     until(lambda: day.journal_lines("p1") >= 2)
     for command in (("tag", "--resume"), ("analyze",), ("split", "--shards", "3")):
         told = day.run(*command, code=1).stderr

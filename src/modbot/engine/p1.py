@@ -26,7 +26,7 @@ from modbot.files.lease import hold, hold_file
 from modbot.files.paths import Partition
 from modbot.files.shards import find_set
 from modbot.records import jsonl
-from modbot.records.progress import Event, RateAdjusted, ShardFinished
+from modbot.records.progress import Adjustment, Event, RateAdjusted, ShardFinished
 from modbot.settings import Settings
 from modbot.stages import tag
 from modbot.stages.configs import TagVocabulary, read_vocabulary
@@ -149,7 +149,7 @@ def tag_file(
             coordinator=stack.enter_context(_budget(partition, settings, request, bus)),
         )
         report = stack.enter_context(telling("p1", rows))
-        adjustments: list[Any] = []
+        adjustments: list[Adjustment] = []
 
         def hear(event: Event) -> None:
             if isinstance(event, RateAdjusted):

@@ -16,6 +16,7 @@ from modbot.files.atomic import storage_errors, write_bytes
 from modbot.files.journal import read_receipt
 from modbot.records import jsonl
 from modbot.records.progress import (
+    Adjustment,
     Event,
     Manifest,
     Notice,
@@ -36,7 +37,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     receipts: list[Receipt]
     records: int
     seconds: float
-    adjustments: list[Any]
+    adjustments: list[Adjustment]
 
     def counters(self) -> Counter[str]:
         """The shards' additive numbers, key by key, and `failed_<kind>` of their errors."""
@@ -131,7 +132,7 @@ class _Board:
         self.write()
 
     @property
-    def adjustments(self) -> list[Any]:
+    def adjustments(self) -> list[Adjustment]:
         return self._manifest.adjustments
 
     def write(self) -> None:

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 import msgspec
 
 from modbot.errors import RateLimitError
+from modbot.records.progress import Adjustment, Rate
 
 QPS_LADDER = (4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.5)
 CONCURRENCY_LADDER = (24, 16, 12, 8)
@@ -91,33 +92,6 @@ class Ticket(msgspec.Struct, frozen=True):
     lane: Lane
     generation: int
     until: float
-
-
-class Rate(msgspec.Struct, frozen=True):
-    """Requests a second (None: unlimited) and requests under way at once."""
-
-    qps: float | None
-    concurrency: int
-
-    @property
-    def interval(self) -> float:
-        """Seconds from one request to the next."""
-        return 0.0 if self.qps is None else 1.0 / self.qps
-
-    def within(self, other: Rate) -> bool:
-        """Whether it allows no more than `other`, in either respect."""
-        return self.interval >= other.interval and self.concurrency <= other.concurrency
-
-
-class Adjustment(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of the rate. `time` is ISO 8601; `cause`: `http_429`, `quiet`, `invalid_answers`, `restored`."""
-
-    time: str
-    cause: str
-    status: int | None = None
-    retry_after: float | None = None
-    before: Rate = msgspec.field(name="from")
-    after: Rate = msgspec.field(name="to")
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):

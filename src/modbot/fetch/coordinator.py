@@ -15,11 +15,12 @@ from typing import Protocol, Self, TypeVar
 import msgspec
 
 from modbot.errors import InputError, RateLimitError
-from modbot.fetch.budget import Adjustment, Answer, Budget, Lane, Saved, Ticket
+from modbot.fetch.budget import Answer, Budget, Lane, Saved, Ticket
 from modbot.fetch.store import Stored
 from modbot.files.atomic import write_bytes
 from modbot.records.jsonl import encode_document
 from modbot.records.p1 import RecordError
+from modbot.records.progress import Adjustment
 
 T = TypeVar("T")
 OnAdjustment = Callable[[Adjustment], None]

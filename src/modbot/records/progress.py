@@ -29,6 +29,41 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     detail: dict[str, Any]
 
 
+class Rate(msgspec.Struct, frozen=True):
+    """Requests a second (None: unlimited) and requests under way at once."""
+
+    qps: float | None
+    concurrency: int
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one request to the next."""
+        return 0.0 if self.qps is None else 1.0 / self.qps
+
+    def __str__(self) -> str:
+        qps = "unlimited" if self.qps is None else f"{self.qps:g}/s"
+        return f"{qps}, {self.concurrency} at once"
+
+    def within(self, other: Rate) -> bool:
+        """Whether it allows no more than `other`, in either respect."""
+        return self.interval >= other.interval and self.concurrency <= other.concurrency
+
+
+class Adjustment(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of the rate. `time` is ISO 8601; `cause`: `http_429`, `quiet`, `invalid_answers`, `restored`."""
+
+    time: str
+    cause: str
+    status: int | None = None
+    retry_after: float | None = None
+    before: Rate = msgspec.field(name="from")
+    after: Rate = msgspec.field(name="to")
+
+    def __str__(self) -> str:
+        wait = "" if self.retry_after is None else f", Retry-After {self.retry_after:g} s"
+        return f"{self.before} -> {self.after} ({self.cause}{wait})"
+
+
 class ShardStatus(msgspec.Struct, kw_only=True):
     """One shard in the manifest. `done` and `failed` count lines."""
 
@@ -49,7 +84,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     updated_at: str
     settings: dict[str, Any]
     shards: dict[str, ShardStatus]
-    adjustments: list[Any] = msgspec.field(default_factory=list)
+    adjustments: list[Adjustment] = msgspec.field(default_factory=list)
     warnings: list[str] = msgspec.field(default_factory=list)
 
 
@@ -93,7 +128,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 class RateAdjusted(msgspec.Struct, frozen=True, kw_only=True):
     """The budget changed; `adjustment` says when, why, from and to."""
 
-    adjustment: Any
+    adjustment: Adjustment
 
 
 Event = ShardStarted | ShardAdvanced | ShardFinished | ShardFailed | Notice | RateAdjusted
