@@ -19,15 +19,14 @@ from modbot.fetch.budget import (
     PATIENCE_S,
     QPS_LADDER,
     QUIET_S,
-    Adjustment,
     Answer,
     Budget,
     Lane,
-    Rate,
     Saved,
     Ticket,
     read_answer,
 )
+from modbot.records.progress import Adjustment, Rate
 
 CDN = Lane("cdn.discordapp.com:443", discord=True)
 MEDIA = Lane("media.discordapp.net:443", discord=True)
