@@ -9,13 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from modbot.errors import InputError, InterruptedRunError, RateLimitError, StorageError
+from modbot.errors import InputError, InterruptedRunError, ModbotError, RateLimitError, StorageError
+from modbot.fetch import budget
 from modbot.fetch import coordinator as module
-from modbot.fetch.budget import Answer, Lane, Saved
+from modbot.fetch.budget import Answer, Lane, Saved, Ticket
 from modbot.fetch.coordinator import Coordinator, LocalCoordinator, Outcome
 from modbot.fetch.remote import RemoteCoordinator, serve
 from modbot.fetch.store import Stored
 from modbot.records.p1 import RecordError
+from modbot.records.progress import Adjustment
 
 HERE = Lane("127.0.0.1:8080")
 CDN = Lane("cdn.discordapp.com:443", discord=True)
@@ -257,16 +259,82 @@ def test_the_state_is_kept_for_the_next_process(tmp_path: Path) -> None:
 
 
 def test_a_state_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
-    (tmp_path / "status" / "budget.json.tmp").mkdir(parents=True)
+    state = tmp_path / "status" / "budget.json"
 
     async def work() -> None:
-        async with local(state=tmp_path / "status" / "budget.json") as c:
+        async with local(state=state) as c:
+            state.mkdir(parents=True)
             c.report(await c.admit(HERE), Answer(429, retry_after=0.0))
             await settled_soon()
             await c.admit(HERE)
             pytest.fail("admitted after the state could not be written")
 
     with pytest.raises(StorageError):
+        run(work())
+
+
+FULL = StorageError("the disk is full", where="status/p1.events.jsonl")
+
+
+def failing(error: Exception, *causes: str) -> Callable[[Adjustment], None]:
+    def listen(adjustment: Adjustment) -> None:
+        if adjustment.cause in causes:
+            raise error
+
+    return listen
+
+
+def test_a_listener_that_fails_ends_the_run_by_its_own_error() -> None:
+    async def work() -> None:
+        with serve(LocalCoordinator(qps=50.0, concurrency=2, on_adjustment=failing(FULL, "http_429"))) as path:
+            async with RemoteCoordinator(path) as a, RemoteCoordinator(path) as b:
+                tickets = [await a.admit(HERE), await a.admit(HERE)]
+                waiting = asyncio.ensure_future(b.admit(HERE))
+                await settled_soon()
+                a.report(tickets[0], Answer(429, retry_after=0.0))
+                with pytest.raises(StorageError, match="the disk is full"):
+                    await waiting
+                assert await a.claim("k") is None  # the connection stands
+                a.settle("k", None)
+                with pytest.raises(StorageError, match="the disk is full"):
+                    await a.admit(HERE)
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        run(work())
+
+
+def test_a_listener_that_fails_while_others_wait_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "QUIET_S", 0.3)
+    told: list[str] = []
+
+    def listen(adjustment: Adjustment) -> None:
+        told.append(adjustment.cause)
+        failing(FULL, "quiet")(adjustment)
+
+    async def work() -> None:
+        async with LocalCoordinator(qps=50.0, concurrency=4, on_adjustment=listen) as c:
+            c.report(await c.admit(HERE), Answer(429, retry_after=0.05))
+            waiting = [asyncio.ensure_future(c.admit(HERE)) for _ in range(4)]  # one every 0.25 s
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+            assert told == ["http_429", "quiet"]
+            assert isinstance(results[0], Ticket)
+            assert results[-1] is FULL
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        run(work())
+
+
+def test_a_defect_of_the_listener_is_told_to_workers_and_raised_in_the_leader() -> None:
+    async def work() -> None:
+        with serve(
+            LocalCoordinator(qps=50.0, concurrency=2, on_adjustment=failing(ZeroDivisionError(), "http_429"))
+        ) as p:
+            async with RemoteCoordinator(p) as worker:
+                worker.report(await worker.admit(HERE), Answer(429, retry_after=0.0))
+                with pytest.raises(ModbotError, match=r"leads this run failed \(ZeroDivisionError"):
+                    await worker.admit(HERE)
+
+    with pytest.raises(ZeroDivisionError):
         run(work())
 
 

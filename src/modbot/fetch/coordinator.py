@@ -14,7 +14,7 @@ from typing import Protocol, Self, TypeVar
 
 import msgspec
 
-from modbot.errors import InputError, RateLimitError
+from modbot.errors import InputError
 from modbot.fetch.budget import Answer, Budget, Lane, Saved, Ticket
 from modbot.fetch.store import Stored
 from modbot.files.atomic import write_bytes
@@ -53,6 +53,7 @@ class Coordinator(Protocol):
 
         Raises:
             RateLimitError: none may be sent there any more.
+            StorageError: the budget could not be saved, or a change of the rate not be written down.
         """
 
     def report(self, ticket: Ticket, answer: Answer | None) -> None:
@@ -66,15 +67,18 @@ class LocalCoordinator:
         qps: requests a second at the start; infinity is unlimited.
         concurrency: requests under way at once at the start.
         state: the file that carries the budget from one process to the next; None: nothing is carried.
-        on_adjustment: told of every change of the rate, in the coordinator's loop.
+        on_adjustment: told of every change of the rate, in the coordinator's loop. What it raises is raised by every
+            later `admit`, and at the end.
     """
 
     def __init__(
         self, *, qps: float, concurrency: int, state: Path | None = None, on_adjustment: OnAdjustment | None = None
     ) -> None:
         saved = None if state is None else _read_state(state)
+        self._on_adjustment = on_adjustment
+        self._failure: Exception | None = None
         self._budget = Budget(
-            qps, concurrency, now=time.monotonic(), wall=time.time(), saved=saved, on_adjustment=on_adjustment
+            qps, concurrency, now=time.monotonic(), wall=time.time(), saved=saved, on_adjustment=self._tell
         )
         self._state = state
         self._saver: asyncio.Task[None] | None = None
@@ -99,6 +103,8 @@ class LocalCoordinator:
             await self._saver
         if self._state is not None and self._saved_revision != self._budget.revision:
             self._save(self._state)
+        if self._failure is not None:
+            raise self._failure
 
     async def claim(self, key: str) -> Outcome | None:
         if key in self._kept:
@@ -129,7 +135,7 @@ class LocalCoordinator:
                 return
 
     async def admit(self, lane: Lane) -> Ticket:
-        self._raise_if_unsaved()
+        self._raise_if_failed()
         future = asyncio.get_running_loop().create_future()
         self._queue.append((lane, future))
         self._pump()
@@ -155,19 +161,29 @@ class LocalCoordinator:
             if future.done():
                 continue
             try:
+                self._raise_if_failed()
                 delay = self._budget.delay(lane, now)
-            except RateLimitError as error:
+                if delay == 0:
+                    future.set_result(self._budget.admit(lane, now))
+                    continue
+            except Exception as error:  # noqa: BLE001 - it is raised where the ticket is waited for
                 future.set_exception(error)
                 continue
-            if delay == 0:
-                future.set_result(self._budget.admit(lane, now))
-            else:
-                soonest = min(soonest, delay)
-                held.append((lane, future))
+            soonest = min(soonest, delay)
+            held.append((lane, future))
         held.extend(self._queue)
         self._queue = held
         if soonest < float("inf"):
             self._timer = asyncio.get_running_loop().call_later(soonest, self._pump)
+
+    def _tell(self, adjustment: Adjustment) -> None:
+        """The listener's error must not stop the budget in the middle of a step: it is kept for who can end the run."""
+        if self._on_adjustment is None:
+            return
+        try:
+            self._on_adjustment(adjustment)
+        except Exception as error:  # noqa: BLE001 - whatever it is, `admit` and the end of the block raise it
+            self._failure = self._failure or error
 
     def _keep(self, key: str, outcome: Outcome) -> None:
         self._kept[key] = outcome
@@ -187,10 +203,12 @@ class LocalCoordinator:
             await asyncio.sleep(SAVE_INTERVAL_S)
         self._saver = None
 
-    def _raise_if_unsaved(self) -> None:
-        """A budget that cannot be saved ends the run: the next process would not know what it must wait for."""
+    def _raise_if_failed(self) -> None:
+        """A change that could not be told ends the run, as does a budget that cannot be saved for the next process."""
         if self._saver is not None and self._saver.done():
             self._saver.result()
+        if self._failure is not None:
+            raise self._failure
 
 
 async def handed(future: asyncio.Future[T], give_back: Callable[[T], None]) -> T:

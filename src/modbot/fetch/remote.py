@@ -66,7 +66,7 @@ class _Refused(msgspec.Struct, tag=True):
 
 _Request = _Claim | _Admit | _Settle | _Report
 _Reply = _Claimed | _Admitted | _Refused
-_REFUSALS: dict[str, type[ModbotError]] = {kind.__name__: kind for kind in (RateLimitError, StorageError)}
+_REFUSALS: dict[str, type[ModbotError]] = {kind.__name__: kind for kind in (RateLimitError, StorageError, ModbotError)}
 _LENGTH = 4
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[_Request] = msgspec.msgpack.Decoder(_Request)
@@ -189,8 +189,8 @@ class _Worker:
                 reply = _Claimed(request.id, await self._claim(request.key))
             else:
                 reply = _Admitted(request.id, await self._admit(request.lane))
-        except tuple(_REFUSALS.values()) as error:
-            reply = _Refused(request.id, type(error).__name__, error.what, error.where, error.remedy)
+        except Exception as error:  # noqa: BLE001 - the worker waits: whatever it is, it is to know
+            reply = _refused(request.id, error)
         self._writer.write(_frame(reply))
 
     async def _claim(self, key: str) -> Outcome | None:
@@ -292,6 +292,14 @@ class RemoteCoordinator:
             give_back(reply.value)
         else:
             future.set_result(reply.value)
+
+
+def _refused(number: int, error: Exception) -> _Refused:
+    """The error as the worker is to raise it; one that is no refusal is a defect of the parent's, told by its name."""
+    if isinstance(error, ModbotError) and type(error).__name__ in _REFUSALS:
+        return _Refused(number, type(error).__name__, error.what, error.where, error.remedy)
+    what = f"the process that leads this run failed ({type(error).__name__}: {error})"
+    return _Refused(number, ModbotError.__name__, what, None, None)
 
 
 def _parent_gone() -> InterruptedRunError:
