@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -288,7 +290,7 @@ def test_a_full_disk_leaves_the_day_as_it_was(day: Day, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("modbot.files.draft.publish", full)
+    monkeypatch.setattr("modbot.files.atomic.publish", full)
     ran = day.run("scan")
     assert ran.code == 1
     assert "the disk is full" in ran.err
@@ -306,6 +308,32 @@ def test_several_days_are_each_written_as_on_their_own(day: Day) -> None:
         assert document(Path(f"m_{part.date}.json")) == document(part.scan_metrics)
     assert "40 findings of 2 days" in ran.out
     assert "left out: 2025-10-02" in ran.err
+
+
+SCAN_OFTEN = """
+import sys
+from modbot.cli.main import main
+for _ in range(25):
+    if code := main(["scan", "--date", sys.argv[1]]):
+        sys.exit(code)
+"""
+
+
+def test_two_days_of_a_profile_are_scanned_at_once(day: Day) -> None:
+    """Both write the profile's `p3_run.json`."""
+    dates = (DATE, "2025-10-02")
+    for date in dates:
+        day.generated(20, date=date)
+    runs = [
+        subprocess.Popen([sys.executable, "-c", SCAN_OFTEN, date], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for date in dates
+    ]
+    for run in runs:
+        _, told = run.communicate(timeout=120)
+        assert run.returncode == 0, told.decode()
+    last = document(day.part.latest_scan)
+    assert last == document(Partition(Path("out"), "current", last["context"]["date"]).scan_metrics)
+    assert not list(Path("out").rglob("*.tmp"))
 
 
 def test_the_rules_that_cannot_match_under_open_nsfw_are_named(day: Day) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -15,11 +16,11 @@ from hypothesis import strategies as st
 
 from modbot.errors import BusyError, InputError, SettingError, StorageError
 from modbot.files import lease as leases
-from modbot.files.atomic import storage_errors, tmp_of, write_bytes, writing
+from modbot.files.atomic import ABANDONED_S, storage_errors, tmp_of, write_bytes, writing
 from modbot.files.journal import Journal, ShardFiles, digest_of, read_receipt
 from modbot.files.lease import Lease, hold, hold_file
 from modbot.files.paths import Partition, check_date, check_profile
-from modbot.files.processes import process_table, started
+from modbot.files.processes import own_name, process_table, started
 from modbot.records.jsonl import encode_line
 from modbot.records.p1 import P1Record, RecordError
 
@@ -35,7 +36,9 @@ class TestAtomic:
         with writing(path) as out:
             out.write(b"half")
             assert not path.exists()
-            assert tmp_of(path).exists()
+            (tmp,) = path.parent.iterdir()
+            assert tmp.name.startswith("file.")
+            assert tmp.suffix == ".tmp"
         assert path.read_bytes() == b"half"
         assert list(path.parent.iterdir()) == [path]
 
@@ -67,6 +70,69 @@ class TestAtomic:
         with pytest.raises(StorageError, match=told) as raised, storage_errors("some/file"):
             raise OSError(code, os.strerror(code))
         assert raised.value.where == "some/file"
+
+    def test_two_writers_at_once_each_publish_their_own(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        with writing(path) as first:
+            first.write(b"first")
+            with writing(path) as second:
+                second.write(b"second")
+            assert path.read_bytes() == b"second"
+        assert path.read_bytes() == b"first"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_the_name_may_be_settled_last(self, tmp_path: Path) -> None:
+        with writing(tmp_path / "whole") as draft:
+            draft.write(b"x")
+            draft.path = tmp_path / "part"
+        assert [path.name for path in tmp_path.iterdir()] == ["part"]
+
+    def test_what_the_dead_left_of_a_file_goes_with_the_next_writing(self, tmp_path: Path) -> None:
+        path = tmp_path / "file[1].json"
+        here, pid = own_name(), os.getpid()
+        ended = subprocess.Popen(["true"])  # noqa: S607 - the system's own
+        ended.wait()
+        old = time.time() - ABANDONED_S - 60
+        dead = {
+            f"{path.name}.{here}.{ended.pid}.1.0.tmp": None,
+            f"{path.name}.{here}.{pid}.1.0.tmp": None,
+            f"{path.name}.elsewhere.1.1.0.tmp": old,
+        }
+        living = {
+            tmp_of(path).name: old,
+            f"{path.name}.elsewhere.1.1.1.tmp": old + 120,
+            f"other.json.{here}.{pid}.1.0.tmp": old,
+            f"{path.name}.0123456789abcdef.tmp": old,
+            f"{path.name}.tmp": old,
+        }
+        for name, changed in (dead | living).items():
+            (tmp_path / name).touch()
+            if changed is not None:
+                os.utime(tmp_path / name, (changed, changed))
+        write_bytes(path, b"x")
+        assert {each.name for each in tmp_path.iterdir()} == {path.name, *living}
+
+    def test_only_what_the_disk_refuses_the_file_is_told_as_its(self, tmp_path: Path) -> None:
+        def read_badly() -> None:
+            with writing(tmp_path / "file"):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with pytest.raises(OSError, match="Input/output error"):
+            read_badly()
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("size", [5_000, 5_000_000])
+    def test_a_write_that_the_disk_refuses_is_told_with_the_file(self, tmp_path: Path, size: int) -> None:
+        path = tmp_path / "file"
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+        try:
+            with pytest.raises(StorageError, match="File too large") as raised:
+                write_bytes(path, b"x" * size)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert raised.value.where == str(path)
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestPaths:

@@ -1,17 +1,33 @@
-"""Files that a reader sees whole or not at all: written beside their place, synced, renamed."""
+"""Files that a reader sees whole or not at all: written beside their place, synced, renamed.
+
+Several runs may write the same file at once: each writes `NAME.<process table>.<pid>.<start>.<number>.tmp`, the last
+to end wins, and what a killed run left is removed by the next that writes the same file.
+"""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedWriter, FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from modbot.errors import StorageError
+from modbot.files.processes import lives, owner
 
 TMP_SUFFIX = ".tmp"
+
+BUFFER_BYTES = 1024 * 1024
+"""Large, because on a network volume every write is a round trip."""
+
+ABANDONED_S = 86_400.0
+"""A temporary file of another machine that has not grown for this long is nobody's."""
+
+_numbers = itertools.count()
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "Free some space and run the same command again: what was finished is kept."),
@@ -36,27 +52,74 @@ def storage_errors(where: Path | str) -> Iterator[None]:
 
 
 def tmp_of(path: Path) -> Path:
-    """Where the bytes of `path` lie until they are complete."""
-    return path.with_name(path.name + TMP_SUFFIX)
+    """Where bytes of `path` lie until they are complete: a new name for each call, which tells whose it is."""
+    return path.with_name(f"{path.name}.{owner()}.{next(_numbers)}{TMP_SUFFIX}")
+
+
+class _Raw(FileIO):
+    """A new file; what the disk refuses it is told as `path`'s."""
+
+    def __init__(self, tmp: Path, path: Path) -> None:
+        self._path = path
+        super().__init__(tmp, "xb")
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - a buffer, which has a type from Python 3.12 on
+        with storage_errors(self._path):
+            return super().write(data)
+
+    def close(self) -> None:
+        with storage_errors(self._path):
+            super().close()
+
+
+class Draft(BufferedWriter):
+    """A file on its way to `path`, which may be changed to another name of the same folder before the end."""
+
+    def __init__(self, tmp: Path, path: Path) -> None:
+        super().__init__(_Raw(tmp, path), BUFFER_BYTES)
+        self.path = path
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that becomes `path` when the block ends well, and is removed when it does not.
+def writing(path: Path) -> Iterator[Draft]:
+    """A binary file that becomes its `path` when the block ends well, and is removed when it does not.
 
     Raises:
-        StorageError: the disk refused.
+        StorageError: the disk refused this file; an OSError of the block's own goes through as it is.
     """
     tmp = tmp_of(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with tmp.open("wb") as out:
-                yield out
-            publish(tmp, path)
-        except BaseException:
+        draft = Draft(tmp, path)
+    try:
+        with draft:
+            with storage_errors(path):
+                _sweep(path, now=tmp.stat().st_mtime)
+            yield draft
+        with storage_errors(draft.path):
+            publish(tmp, draft.path)
+    except BaseException:
+        with storage_errors(path):
             tmp.unlink(missing_ok=True)
-            raise
+        raise
+
+
+def _sweep(path: Path, *, now: float) -> None:
+    """Removes what dead runs left of `path`. `now`: by the clock that stamps the files there."""
+    left = re.compile(rf"{re.escape(path.name)}\.(\w+\.\d+\.\w+)\.\d+{re.escape(TMP_SUFFIX)}", re.ASCII)
+    for other in path.parent.iterdir():
+        if (found := left.fullmatch(other.name)) and _is_abandoned(other, found[1], now):
+            other.unlink(missing_ok=True)
+
+
+def _is_abandoned(tmp: Path, name: str, now: float) -> bool:
+    alive = lives(name)
+    if alive is not None:
+        return not alive
+    try:
+        return now - tmp.stat().st_mtime > ABANDONED_S
+    except FileNotFoundError:
+        return False
 
 
 def write_bytes(path: Path, data: bytes) -> None:

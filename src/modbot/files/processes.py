@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import socket
 from functools import cache
@@ -40,3 +41,15 @@ def started(pid: int) -> str | None:
         return None
     state, *rest = stat.rpartition(")")[2].split()
     return None if state in {"Z", "X"} else rest[18]
+
+
+def owner() -> str:
+    """This process, to be a part of a file's name: `<process table>.<pid>.<start>`."""
+    pid = os.getpid()
+    return f"{own_name()}.{pid}.{started(pid)}"
+
+
+def lives(name: str) -> bool | None:
+    """Whether the process that `owner()` gave this name lives; None if that cannot be told from here."""
+    table, pid, start = name.split(".")
+    return started(int(pid)) == start if table == process_table() else None

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from modbot.errors import InputError
-from modbot.files.draft import drafting
+from modbot.files.atomic import writing
 from modbot.files.paths import Partition
 from modbot.records.evidence import Evidence, read
 from modbot.records.finding import REPORT_COLUMNS, Outcome, Severity
@@ -115,7 +115,7 @@ def write_report(findings: Path, files: ReportFiles, severities: frozenset[Sever
         StorageError: the disk refused.
     """
     rows = left_out = 0
-    with drafting(files.whole) as draft, sheet(draft.out, REPORT_COLUMNS) as write_row:
+    with writing(files.whole) as draft, sheet(draft, REPORT_COLUMNS) as write_row:
         lines = numbered_lines(findings, what="the findings", remedy="Run the scan first: modbot scan")
         for line_number, line in lines:
             outcome = read_outcome(line, findings, line_number)

@@ -9,8 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from modbot.files.atomic import write_bytes, writing
-from modbot.files.draft import Draft, drafting
+from modbot.files.atomic import Draft, write_bytes, writing
 from modbot.files.paths import Partition
 from modbot.records.evidence import read
 from modbot.records.finding import REPORT_COLUMNS, finding
@@ -116,14 +115,14 @@ def scan(job: ScanJob) -> Scanned:
     with ExitStack() as stack:
         emitters: list[Emit] = []
         if outputs.report is not None:
-            report = stack.enter_context(drafting(outputs.report))
+            report = stack.enter_context(writing(outputs.report))
             drafts.append(report)
-            write_row = stack.enter_context(sheet(report.out, REPORT_COLUMNS))
+            write_row = stack.enter_context(sheet(report, REPORT_COLUMNS))
             emitters.append(lambda judged: write_row(report_row(judged.reading.evidence, judged.tags, judged.outcome)))
         if outputs.findings is not None:
-            findings = stack.enter_context(drafting(outputs.findings))
+            findings = stack.enter_context(writing(outputs.findings))
             drafts.append(findings)
-            write = findings.out.write
+            write = findings.write
             emitters.append(lambda judged: write(finding(judged.reading.line, judged.outcome)))
         if outputs.trace is not None:
             trace = stack.enter_context(writing(outputs.trace)).write
