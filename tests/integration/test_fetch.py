@@ -20,7 +20,7 @@ import pytest
 from aiohttp import web
 from aiohttp.resolver import ThreadedResolver
 
-from modbot.errors import RateLimitError, StorageError
+from modbot.errors import InputError, RateLimitError, StorageError
 from modbot.fetch import client as module
 from modbot.fetch.client import Fetcher, Timeouts
 from modbot.fetch.coordinator import LocalCoordinator
@@ -160,6 +160,21 @@ def test_a_stored_image_that_is_damaged_is_fetched_again(tmp_path: Path) -> None
         fetcher = await world.fetcher()
         await fetcher.fetch(world.row("/a"))
         world.store.path(STORED.sha256).write_bytes(b"bit rot")
+        assert await fetcher.fetch(world.row("/a")) == STORED
+        assert world.server.paths == ["/a", "/a"]
+        assert world.store.read(STORED.sha256) == DATA
+
+    play(tmp_path, scene)
+
+
+def test_a_stored_image_that_turns_out_damaged_is_fetched_again(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        fetcher = await world.fetcher()
+        await fetcher.fetch(world.row("/a"))
+        world.store.path(STORED.sha256).write_bytes(bytes(len(DATA)))
+        assert await fetcher.fetch(world.row("/a")) == STORED  # of the right size, and not looked at more closely
+        with pytest.raises(InputError, match="damaged"):
+            world.store.read(STORED.sha256)
         assert await fetcher.fetch(world.row("/a")) == STORED
         assert world.server.paths == ["/a", "/a"]
         assert world.store.read(STORED.sha256) == DATA

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -82,20 +84,53 @@ def test_leaving_without_finish_leaves_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize("damage", [DATA[:-1], DATA + b"x", b"", bytes(len(DATA))])
-def test_a_damaged_image_is_not_stored_and_is_replaced(store: Store, damage: bytes) -> None:
+def test_a_damaged_image_is_removed_by_who_reads_it_and_replaced(store: Store, damage: bytes) -> None:
     _put(store)
     store.path(SHA).write_bytes(damage)
-    assert store.find("key") is None
+    assert (store.find("key") is not None) == (len(damage) == len(DATA))
     with pytest.raises(InputError, match=r"damaged\n.*Run p1 again"):
         store.read(SHA)
+    assert store.find("key") is None
     _put(store)
     assert store.find("key") == Stored(SHA, len(DATA))
+    assert store.read(SHA) == DATA
 
 
-def test_a_damaged_link_is_no_link(store: Store) -> None:
+def test_to_find_an_image_is_not_to_read_it(store: Store) -> None:
+    stored = _put(store)
+    with mock.patch.object(hashlib, "sha256", wraps=hashlib.sha256) as sha256:
+        assert store.find("key") == stored
+    assert [call.args for call in sha256.call_args_list] == [(b"key",)]
+
+
+def test_what_replaced_a_damaged_image_meanwhile_stays(store: Store) -> None:
+    _put(store)
+    store.path(SHA).write_bytes(bytes(len(DATA)))
+
+    def replaced(path: Path, damaged: os.stat_result, remove: Callable[..., None] = module._remove) -> None:
+        _put(store, "another key")
+        remove(path, damaged)
+
+    with mock.patch.object(module, "_remove", replaced), pytest.raises(InputError):
+        store.read(SHA)
+    assert store.read(SHA) == DATA
+
+
+@pytest.mark.parametrize("name", ["", "../../victim", f"{SHA}\n", SHA.upper(), "/etc/hostname"])
+def test_what_is_no_digest_names_no_file(store: Store, tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"of somebody else")
+    with pytest.raises(InputError, match="no hex SHA-256"):
+        store.read(name)
+    assert victim.exists()
+
+
+def test_a_damaged_link_is_no_link(store: Store, tmp_path: Path) -> None:
     _put(store)
     link = next(path for path in (store._root / "links").rglob("*") if path.is_file())
-    for text in (b"", b"{", b'{"sha256": 5}'):
+    other = f'{{"sha256": "../../../victim", "bytes": {len(DATA)}}}'.encode()
+    (tmp_path / "victim").write_bytes(DATA)
+    for text in (b"", b"{", b'{"sha256": 5}', other):
         link.write_bytes(text)
         assert store.find("key") is None
 

@@ -6,17 +6,20 @@
 
 Nothing is locked: files appear by rename, and each says nothing that could become untrue. The link is published
 before its image, so a stored image is always one that will be found again; a link without its image is simply not
-stored. Nothing is synced: what a power cut damages fails its digest, and is fetched again.
+stored. Nothing is synced: what a power cut damages fails its digest, is removed by whoever reads it, and is fetched
+again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import secrets
 from io import FileIO
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 
@@ -28,6 +31,9 @@ ABANDONED_S = 3_600.0
 """A temporary file of another machine that has not grown for this long is nobody's: no fetch may last so long."""
 
 
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
 class TooLargeError(Exception):
     """More bytes than the limit that was given."""
 
@@ -35,7 +41,7 @@ class TooLargeError(Exception):
 class Stored(msgspec.Struct, frozen=True):
     """An image in the store: the hex digest of its bytes, and how many they are."""
 
-    sha256: str
+    sha256: Annotated[str, msgspec.Meta(pattern=f"^{_DIGEST.pattern}$", max_length=64)]
     bytes: int
 
 
@@ -54,32 +60,43 @@ class Store:
             self._tmp.mkdir(parents=True, exist_ok=True)
 
     def find(self, key: str) -> Stored | None:
-        """The image that this key had, if it is stored and still has its digest."""
+        """The image that this key had, if one of its size is stored; its bytes are looked at by `read`."""
         try:
             stored = msgspec.json.decode(self._link(key).read_bytes(), type=Stored)
-            return stored if self._load(stored.sha256) is not None else None
+            return stored if self.path(stored.sha256).stat().st_size == stored.bytes else None
         except (FileNotFoundError, msgspec.DecodeError):
             return None
         except OSError as error:
             raise _unreadable(error, self._link(key)) from error
 
     def read(self, sha256: str) -> bytes:
-        """The bytes of a stored image.
+        """The bytes of a stored image. A damaged one is removed, so that the next fetch gets it anew.
 
         Raises:
-            InputError: it is not there, or is no longer what its digest says.
+            InputError: it is not there, or was no longer what its digest says.
         """
-        data = self._load(sha256)
-        if data is None:
-            raise InputError(
-                "this image is gone from the store, or damaged",
-                where=str(self.path(sha256)),
-                remedy="Run p1 again: it fetches what is missing.",
-            )
-        return data
+        path = self.path(sha256)
+        try:
+            with path.open("rb") as file:
+                data = file.read()
+                if hashlib.sha256(data).hexdigest() == sha256:
+                    return data
+                damaged = os.fstat(file.fileno())
+        except FileNotFoundError:
+            raise _gone(path) from None
+        except OSError as error:
+            raise _unreadable(error, path) from error
+        _remove(path, damaged)
+        raise _gone(path)
 
     def path(self, sha256: str) -> Path:
-        """Where an image with this digest lies, or would."""
+        """Where an image with this digest lies, or would.
+
+        Raises:
+            InputError: it is no digest.
+        """
+        if not _DIGEST.fullmatch(sha256):
+            raise InputError(f"{sha256!r} is no hex SHA-256", remedy="Run p1 again: it writes the digests.")
         return self._root / f"{sha256[:2]}/{sha256}"
 
     def receive(self, key: str, *, limit: int) -> Incoming:
@@ -96,15 +113,6 @@ class Store:
                     tmp.unlink(missing_ok=True)
                     removed += 1
         return removed
-
-    def _load(self, sha256: str) -> bytes | None:
-        try:
-            data = self.path(sha256).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _unreadable(error, self.path(sha256)) from error
-        return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
     def _link(self, key: str) -> Path:
         name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
@@ -202,6 +210,21 @@ def _place(tmp: Path, path: Path) -> None:
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
         tmp.rename(path)
+
+
+def _remove(path: Path, damaged: os.stat_result) -> None:
+    """Removes a damaged image, unless another process has put a whole one into its place meanwhile."""
+    with storage_errors(path), contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(path.stat(), damaged):
+            path.unlink()
+
+
+def _gone(path: Path) -> InputError:
+    return InputError(
+        "this image is gone from the store, or damaged",
+        where=str(path),
+        remedy="Run p1 again: it fetches what is missing.",
+    )
 
 
 def _unreadable(error: OSError, path: Path) -> StorageError:
