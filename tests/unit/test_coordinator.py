@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -204,6 +205,28 @@ def test_a_lost_parent_is_told_to_every_call() -> None:
 def test_the_socket_is_this_users_alone() -> None:
     with serve(local()) as path:
         assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_long_way_to_the_temporary_files_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = tmp_path / "あ" / ("x" * 100)
+    far.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(far))
+
+    async def work() -> None:
+        with serve(local()) as path:
+            assert path.parent.stat().st_mode & 0o777 == 0o700
+            async with RemoteCoordinator(path) as worker:
+                worker.report(await worker.admit(HERE), Answer(200))
+        assert not path.parent.exists()
+
+    run(work())
+    assert list(far.iterdir()) == []
+
+
+def test_no_place_for_the_socket_is_told_by_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(StorageError, match="nowhere"), serve(local()):
+        pytest.fail("served from nowhere")
 
 
 def test_requests_are_paced() -> None:

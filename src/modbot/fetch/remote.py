@@ -7,6 +7,7 @@ worker whose parent is gone cannot go on.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 import threading
@@ -22,6 +23,7 @@ import msgspec
 from modbot.errors import InterruptedRunError, ModbotError, RateLimitError, StorageError
 from modbot.fetch.budget import Answer, Lane, Ticket
 from modbot.fetch.coordinator import LocalCoordinator, Outcome, handed
+from modbot.files.atomic import storage_errors
 
 T = TypeVar("T")
 
@@ -68,6 +70,9 @@ _Request = _Claim | _Admit | _Settle | _Report
 _Reply = _Claimed | _Admitted | _Refused
 _REFUSALS: dict[str, type[ModbotError]] = {kind.__name__: kind for kind in (RateLimitError, StorageError, ModbotError)}
 _LENGTH = 4
+_SOCKET = "run.sock"
+_SOCKET_PATH_BYTES = 103
+"""So long a socket's path may be on every system; on Linux 107."""
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[_Request] = msgspec.msgpack.Decoder(_Request)
 _replies: msgspec.msgpack.Decoder[_Reply] = msgspec.msgpack.Decoder(_Reply)
@@ -104,8 +109,8 @@ def serve(coordinator: LocalCoordinator) -> Iterator[Path]:
     It runs in a loop of its own, in a thread: meanwhile nothing else may use the coordinator, and its
     `on_adjustment` is called from that thread.
     """
-    folder = Path(tempfile.mkdtemp(prefix="modbot-"))
-    path = folder / "run.sock"
+    folder = _socket_folder()
+    path = folder / _SOCKET
     started: ThreadFuture[Callable[[], object]] = ThreadFuture()
     ended: ThreadFuture[None] = ThreadFuture()
 
@@ -129,6 +134,20 @@ def serve(coordinator: LocalCoordinator) -> Iterator[Path]:
     finally:
         thread.join()
         shutil.rmtree(folder)
+
+
+def _socket_folder() -> Path:
+    """A new folder for this user alone: where temporary files go or, where a socket's path would be too long, in /tmp.
+
+    Raises:
+        StorageError: there can be none.
+    """
+    with storage_errors("TMPDIR"):
+        folder = Path(tempfile.mkdtemp(prefix="modbot-"))
+        if len(os.fsencode(folder / _SOCKET)) > _SOCKET_PATH_BYTES:
+            folder.rmdir()
+            folder = Path(tempfile.mkdtemp(prefix="modbot-", dir="/tmp"))
+    return folder
 
 
 async def _serve(coordinator: LocalCoordinator, path: Path, started: ThreadFuture[Callable[[], object]]) -> None:
