@@ -166,6 +166,33 @@ def _is_of_the_process(node: ast.AST) -> bool:
     return False
 
 
+@pytest.mark.parametrize(
+    ("value", "home"),
+    [
+        (["red", "orange", "yellow", "green"], "records/finding.py"),
+        ("configs/rules.yaml", "files/paths.py"),
+        ("configs/hashlists.yaml", "files/paths.py"),
+    ],
+)
+def test_what_several_folders_share_is_spelled_once(value: object, home: str) -> None:
+    spelled = {
+        str(path.relative_to(PACKAGE))
+        for path in _modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if _value(node) == value
+    }
+    assert spelled == {home}
+
+
+def _value(node: ast.AST) -> object:
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Tuple(elts=parts) | ast.List(elts=parts):
+            return [_value(part) for part in parts]
+    return None
+
+
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_every_import_succeeds(path: Path) -> None:
     """Those inside functions too, which nothing else would execute."""

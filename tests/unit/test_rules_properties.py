@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modbot.records.finding import SEVERITIES
 from modbot.rules import Capabilities, Facts, Verdict, load_rules
-from modbot.rules.names import SEVERITIES
 from tests.rules_support import document, ruleset
 
 TAGS = ("loli", "shota", "my_child", "blood", "guro", "smile")

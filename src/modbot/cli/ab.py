@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modbot.cli.judging import MODES, const_option, days_of, environment_mode, mode_option, tell_rules
-from modbot.cli.options import PATH, RULES_FILE, partition_options
+from modbot.cli.options import PATH, partition_options
+from modbot.files.paths import RULES_FILE
+from modbot.records.finding import SEVERITIES
 from modbot.settings import load
 
 if TYPE_CHECKING:
@@ -74,7 +76,6 @@ def _open(given: Mapping[str, Any], name: str, environment: Mode | None) -> Rule
 
 def _tell(compared: Compared, a: Rulebook, b: Rulebook) -> None:
     from modbot.cli.show import counts, facts, grid
-    from modbot.records.finding import SEVERITIES
 
     document = compared.document
     facts(

@@ -12,6 +12,7 @@ import click
 
 from modbot.cli.options import day, partition
 from modbot.errors import InputError, RequestError, SettingError
+from modbot.records.finding import SEVERITIES
 from modbot.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 MODES = click.Choice(["warn", "strict"])
-SEVERITIES = ("red", "orange", "yellow", "green")
 FROM_TO = ".."
 DATE = "{date}"
 

@@ -17,8 +17,6 @@ from modbot.settings import Settings, count, qps
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
-RULES_FILE = Path("configs/rules.yaml")
-XSIGNALS_FILE = Path("configs/xsignals.yaml")
 
 
 class Count(click.ParamType[int]):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modbot.cli.judging import MODES, environment_mode
-from modbot.cli.options import PATH, RULES_FILE
+from modbot.cli.options import PATH
 from modbot.errors import RulesError
+from modbot.files.paths import RULES_FILE
 from modbot.settings import load
 
 if TYPE_CHECKING:

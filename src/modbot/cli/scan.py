@@ -23,7 +23,9 @@ from modbot.cli.judging import (
     severity_option,
     tell_rules,
 )
-from modbot.cli.options import COUNT, PATH, RULES_FILE, partition_options
+from modbot.cli.options import COUNT, PATH, partition_options
+from modbot.files.paths import RULES_FILE
+from modbot.records.finding import SEVERITIES
 from modbot.settings import load
 
 if TYPE_CHECKING:
@@ -201,7 +203,6 @@ def _tell_range(dates: str, done: int, total: Tally) -> None:
 
 def _lines(tally: Tally) -> list[tuple[str, str]]:
     from modbot.cli.show import counts
-    from modbot.records.finding import SEVERITIES
     from modbot.stages.tally import TOP_RULES
 
     return [

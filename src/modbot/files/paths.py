@@ -1,4 +1,4 @@
-"""Where a day's files lie under OUT_DIR. Every path of the project is spelled here and nowhere else."""
+"""Where a day's files lie under OUT_DIR, and the configuration: paths of the project are spelled here alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modbot.errors import SettingError
+
+RULES_FILE = Path("configs/rules.yaml")
+XSIGNALS_FILE = Path("configs/xsignals.yaml")
+HASHLISTS_FILE = Path("configs/hashlists.yaml")
 
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

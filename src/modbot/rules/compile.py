@@ -10,8 +10,9 @@ import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from modbot.records.finding import SEVERITIES, Severity
 from modbot.records.tags import Group, total
 from modbot.rules import bound, names
 from modbot.rules.bound import Bound
@@ -32,7 +33,7 @@ class Rule:
     """A checked rule. `site` counts what fails in it as a whole; `rank` orders rules, the winner's is the highest."""
 
     id: str
-    severity: Literal["red", "orange", "yellow", "green"]
+    severity: Severity
     priority: int
     title: str | None
     stop: bool
@@ -67,7 +68,7 @@ class Program:
 
 def winning_order(rules: Sequence[Rule]) -> list[int]:
     """The indices of the rules, best first: the most severe, then the higher priority, then the earlier."""
-    return sorted(range(len(rules)), key=lambda i: (names.SEVERITIES.index(rules[i].severity), -rules[i].priority, i))
+    return sorted(range(len(rules)), key=lambda i: (SEVERITIES.index(rules[i].severity), -rules[i].priority, i))
 
 
 def compile_program(program: Program) -> Callable[..., Judgement]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-Severity = Literal["red", "orange", "yellow", "green"]
+from modbot.records.finding import Severity
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

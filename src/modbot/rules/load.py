@@ -13,12 +13,12 @@ from typing import Literal, NamedTuple, cast
 import msgspec
 
 from modbot.errors import RulesError
+from modbot.records.finding import SEVERITIES, Severity
 from modbot.records.tags import Group, normalise
 from modbot.rules import bound, document, names, reasons, syntax
 from modbot.rules.bind import Checked, Finding, Scope, SiteKind, bind
 from modbot.rules.bound import Site
 from modbot.rules.compile import FeatureRule, Program, Rule
-from modbot.rules.facts import Severity
 from modbot.rules.issues import Issue, Level, Source, Span, did_you_mean
 from modbot.rules.ruleset import Mode, RuleSet
 
@@ -478,9 +478,9 @@ class _Loader:
 
     def _severity(self, node: document.Node, found: Mapping[str, _Entry]) -> Severity | None:
         text = self._required(node, found, "severity")
-        if text is None or text in names.SEVERITIES:
-            return cast("Severity | None", text)
-        hint = did_you_mean(text.lower(), names.SEVERITIES) or f"it is one of {', '.join(names.SEVERITIES)}"
+        if text is None or text in SEVERITIES:
+            return text
+        hint = did_you_mean(text.lower(), SEVERITIES) or f"it is one of {', '.join(SEVERITIES)}"
         message = f"`{text}` is no severity: the rule is left out"
         self._error("R2-V001", document.span(found["severity"].value), message, hint)
         return None

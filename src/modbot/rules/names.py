@@ -56,8 +56,6 @@ CONSTANTS = {"WD14_QUES": 0.35, "WD14_EXPL": 0.20}
 THRESHOLDS = {"wd14_questionable": 0.35, "wd14_explicit": 0.20}
 
 OWNERS = ("rating", "channel", "message", "known", "metrics", "nude")
-SEVERITIES = ("red", "orange", "yellow", "green")
-"""Most severe first."""
 
 
 class Parameters(NamedTuple):

@@ -10,13 +10,12 @@ import msgspec
 import yaml
 
 from modbot.errors import InputError
+from modbot.files.paths import RULES_FILE, XSIGNALS_FILE
 from modbot.records.tags import Group
 from modbot.rules import load_vocabulary
 from modbot.rules.names import THRESHOLDS
 from modbot.signals import SignalConfig
 
-RULES_FILE = Path("configs/rules.yaml")
-XSIGNALS_FILE = Path("configs/xsignals.yaml")
 NSFW_GROUP = "nsfw_general"
 
 

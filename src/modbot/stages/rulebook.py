@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modbot.errors import RulesError
+from modbot.files.paths import HASHLISTS_FILE, XSIGNALS_FILE
 from modbot.records.evidence import RATINGS, Evidence
 from modbot.records.finding import Severity
 from modbot.records.p1 import Rating
@@ -15,11 +16,10 @@ from modbot.records.p2 import XSignals
 from modbot.records.tags import Group
 from modbot.rules import Capabilities, Loaded, Mode, RuleSet, file_mode, load_rules, render, unreadable
 from modbot.signals import SignalConfig, compute
-from modbot.stages.configs import NSFW_GROUP, XSIGNALS_FILE, read_signal_config
+from modbot.stages.configs import NSFW_GROUP, read_signal_config
 from modbot.stages.hashlists import HashLists, load_hashlists
 from modbot.stages.judge import RulesJudge, Signals
 
-HASHLISTS = Path("configs/hashlists.yaml")
 OPEN_NSFW = "open_nsfw"
 OPEN_NSFW_SEES = Capabilities(tags=False, ratings=frozenset({"general", "explicit"}))
 """The small tagger gives two ratings and no tags."""
@@ -135,7 +135,7 @@ def open_rulebook(
     modes: ModeRequest,
     *,
     consts: Mapping[str, float] | None = None,
-    hashlists: Path = HASHLISTS,
+    hashlists: Path = HASHLISTS_FILE,
     xsignals: Path = XSIGNALS_FILE,
 ) -> Rulebook:
     """Reads a rules file, the hash lists and the signals' settings (the latter two: where they exist).
