@@ -8,6 +8,7 @@
     │   └── ModelError                   a model that is not there or not the one that was pinned
     ├── UnmetError              exit 1   finished, but something that was asked for was not met
     │   ├── BusyError                    another run holds the partition
+    │   ├── IncompleteError              a step's lines do not account for every row exactly once
     │   └── ShardsFailedError            some shards did not finish; the rest is kept
     ├── StorageError            exit 1   the disk refused: full, read-only, gone
     ├── RateLimitError          exit 1   a server must not be asked any further for now; what was finished is kept
@@ -75,6 +76,10 @@ class UnmetError(ModbotError):
 
 class BusyError(UnmetError):
     """Another run holds the partition."""
+
+
+class IncompleteError(UnmetError):
+    """The lines of a step do not account for every row exactly once; nothing is merged."""
 
 
 class ShardsFailedError(UnmetError):

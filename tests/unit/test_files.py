@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modbot.errors import BusyError, InputError, SettingError, StorageError
+from modbot.errors import BusyError, IncompleteError, SettingError, StorageError
 from modbot.files import lease as leases
 from modbot.files.atomic import ABANDONED_S, storage_errors, tmp_of, write_bytes, writing
 from modbot.files.journal import Journal, ShardFiles, digest_of, read_receipt
@@ -179,6 +179,19 @@ class TestJournal:
                 journal.append(lines[row])
         assert path.read_bytes() == whole
 
+    def test_a_run_that_wakes_up_late_writes_where_nobody_reads(self, tmp_path: Path) -> None:
+        with journal_of(tmp_path, resume=False) as frozen:
+            frozen.append(line(0))
+            with journal_of(tmp_path, resume=True) as follower:
+                frozen.append(line(1))
+                follower.append(line(1, "timeout"))
+                with pytest.raises(BusyError, match="another run has taken this shard over"):
+                    frozen.finish(step="p1", rows=2, finished_at="now", counters={}, detail={})
+                follower.finish(step="p1", rows=2, finished_at="now", counters={}, detail={})
+        files = ShardFiles(tmp_path, "shard_00")
+        assert files.lines.read_bytes() == line(0) + line(1, "timeout")
+        assert read_receipt(files, settings="s", inputs="i") is not None
+
     def test_a_row_that_stands_twice_is_cut_off(self, tmp_path: Path) -> None:
         with journal_of(tmp_path, resume=False) as journal:
             journal.append(line(0))
@@ -221,7 +234,7 @@ class TestJournal:
     def test_a_shard_that_lacks_rows_is_not_finished(self, tmp_path: Path) -> None:
         with journal_of(tmp_path, resume=False) as journal:
             journal.append(line(0))
-            with pytest.raises(InputError, match="1 lines for 2 rows"):
+            with pytest.raises(IncompleteError, match="1 lines for 2 rows"):
                 journal.finish(step="p1", rows=2, finished_at="now", counters={}, detail={})
         assert not ShardFiles(tmp_path, "shard_00").receipt.exists()
 
@@ -291,6 +304,22 @@ class TestLease:
             lease.check()
         lease.release()
         assert path.exists()
+
+    def test_a_disk_that_is_away_for_a_moment_skips_a_beat(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
+        path = tmp_path / "deep" / "lease.json"
+        with hold_file(path, "first") as check:
+            path.parent.rename(tmp_path / "away")
+            time.sleep(0.2)
+            (tmp_path / "away").rename(path.parent)
+            before = path.read_bytes()
+            deadline = time.monotonic() + 5
+            while path.read_bytes() == before and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert path.read_bytes() != before
+            check()
 
     @staticmethod
     def _of_another_machine(beat: int = 0) -> bytes:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from modbot.errors import InputError
 from modbot.files.index_csv import index_lines, open_index, read_rows, to_csv_line
+from modbot.files.journal import file_digest
 from modbot.files.shards import ShardSet, read_set, shard_name, write_set
 from modbot.records.index import COLUMNS, IndexRow, attachment_key
 
@@ -69,6 +70,20 @@ def test_a_line_break_inside_quotes_is_text(tmp_path: Path) -> None:
 def test_a_malformed_row_is_kept_and_told_with_its_line(line: bytes, bad: str, tmp_path: Path) -> None:
     good = b"https://x/good.png,y"
     assert bad_of(tmp_path / "i.csv", b"\n".join([b"url,note", line, good, b""])) == [bad, None]
+
+
+def test_a_line_without_end_is_one_malformed_row(tmp_path: Path) -> None:
+    endless = b"https://x/1.png," + b"a" * 140_000 + b",https://x/2.png,b" + b"c" * 400_000
+    assert bad_of(tmp_path / "i.csv", b"url,note\n" + endless + b"\nhttps://x/3.png,y\n") == [
+        "line 2: field larger than field limit (131072)",
+        None,
+    ]
+
+
+@pytest.mark.parametrize("column", ["row", "bad_row"])
+def test_an_index_must_not_number_its_rows_itself(column: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"column '{column}' is one that shards add"):
+        rows_of(tmp_path / "i.csv", f"url,{column}\nhttps://x/1,7\n")
 
 
 def test_what_cannot_be_used_is_kept_as_it_stands(tmp_path: Path) -> None:
@@ -138,6 +153,21 @@ class TestShards:
         write_set(index, tmp_path / "s", date="2025-10-01", count=3)
         monkeypatch.setattr("modbot.files.shards.to_csv_line", _break_at_the_fifth_line())
         with pytest.raises(KeyboardInterrupt):
+            write_set(index, tmp_path / "s", date="2025-10-01", count=3)
+        assert read_set(tmp_path / "s") is None
+
+    def test_an_index_that_grows_meanwhile_is_not_split(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        index = tmp_path / "index.csv"
+        index.write_text("url\n" + "https://x/1\n" * 9)
+
+        def grow(path: Path) -> str:
+            digest = file_digest(path)
+            with path.open("a") as more:
+                more.write("https://x/2\n")
+            return digest
+
+        monkeypatch.setattr("modbot.files.shards.file_digest", grow)
+        with pytest.raises(InputError, match="it changed while it was split"):
             write_set(index, tmp_path / "s", date="2025-10-01", count=3)
         assert read_set(tmp_path / "s") is None
 

@@ -1,20 +1,21 @@
 from __future__ import annotations
 
 import random
+import resource
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modbot.errors import InputError
+from modbot.errors import IncompleteError
 from modbot.records.jsonl import decode, encode_line
 from modbot.records.p1 import Attachment, Message, P1Record, RecordError
-from modbot.stages.merge import merge_in_order, merge_p1
+from modbot.stages.merge import OPEN_FILES, merge_in_order, merge_p1
 
 
-def record(row: int, content: int | None, message: int) -> P1Record:
-    """One row: its content (None: it failed), and the message it is of."""
+def record(row: int, content: int | None, message: int, *, scored: bool = True) -> P1Record:
+    """One row: its content (None: there is no image), the message it is of, and whether its scores could be had."""
     url = f"https://x/{row}" if content is not None else f"https://x/lost/{message}"
     attachment = Attachment(id=f"a{row}", url=url, row=row, filename=f"{row}.png", is_spoiler=row % 3 == 0)
     posted = Message(
@@ -28,7 +29,8 @@ def record(row: int, content: int | None, message: int) -> P1Record:
     )
     if content is None:
         return P1Record(row=row, messages=[posted], error=RecordError(kind="expired", detail="x", http_status=404))
-    return P1Record(row=row, sha256=f"{content:064x}", phash="0" * 16, messages=[posted])
+    error = None if scored else RecordError(kind="inference_failed", detail="x")
+    return P1Record(row=row, sha256=f"{content:064x}", phash="0" * 16, messages=[posted], error=error)
 
 
 def shards_of(folder: Path, records: list[P1Record], count: int, seed: int) -> list[Path]:
@@ -55,7 +57,7 @@ def test_shards_and_order_do_not_show(
     records = [record(row, content, message) for row, (content, message) in enumerate(rows)]
     merged = []
     for parts, order in ((1, 0), (count, seed)):
-        merge_p1(shards_of(folder, records, parts, order), folder / "merged", rows=len(rows))
+        merge_p1(shards_of(folder, records, parts, order), folder / "merged", rows=range(len(rows)))
         merged.append((folder / "merged").read_bytes())
     assert merged[0] == merged[1]
     found = [decode(line, P1Record) for line in merged[0].splitlines()]
@@ -70,7 +72,7 @@ def test_shards_and_order_do_not_show(
 
 def test_rows_of_one_message_become_one_message(tmp_path: Path) -> None:
     shards = shards_of(tmp_path, [record(0, 1, 5), record(1, 1, 5), record(2, 1, 6)], 2, 1)
-    assert merge_p1(shards, tmp_path / "m", rows=3) == 1
+    assert merge_p1(shards, tmp_path / "m", rows=range(3)) == 1
     (merged,) = [decode(line, P1Record) for line in (tmp_path / "m").read_bytes().splitlines()]
     first, second = merged.messages
     assert (first.message_id, second.message_id) == ("m5", "m6")
@@ -81,33 +83,54 @@ def test_rows_of_one_message_become_one_message(tmp_path: Path) -> None:
     assert first.attachments[1].extra == {"note": "n1"}
 
 
+@pytest.mark.parametrize("good", [0, 1, 2])
+def test_a_record_has_the_scores_of_the_first_row_that_has_any(good: int, tmp_path: Path) -> None:
+    shards = shards_of(tmp_path, [record(row, 1, row, scored=row == good) for row in range(3)], 2, 1)
+    merge_p1(shards, tmp_path / "m", rows=range(3))
+    merged = decode((tmp_path / "m").read_bytes(), P1Record)
+    assert merged.error is None
+    assert merged.row == 0
+    assert [message.message_id for message in merged.messages] == ["m0", "m1", "m2"]
+
+
+def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
+    count = 3 * OPEN_FILES
+    shards = shards_of(tmp_path, [record(row, row % 5, row) for row in range(2 * count)], count, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES + 60, hard))
+    try:
+        assert merge_p1(shards, tmp_path / "m", rows=range(2 * count)) == 5
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_spoiler_in_one_attachment_marks_the_message(tmp_path: Path) -> None:
     shards = shards_of(tmp_path, [record(0, 1, 5), record(1, 1, 5)], 1, 1)
-    merge_p1(shards, tmp_path / "m", rows=2)
+    merge_p1(shards, tmp_path / "m", rows=range(2))
     assert decode((tmp_path / "m").read_bytes(), P1Record).messages[0].is_spoiler
 
 
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ([0, 2], "row 1 is there 0 times"),
-        ([0, 1, 1, 2], "row 1 is there 2 times"),
+        ([0, 2], "row 1 is missing"),
+        ([0, 1, 1, 2], "row 1 is there more than once"),
         ([0, 1, 2, 3], "row 3 is not of this index"),
-        ([], "row 0 is there 0 times, and 2 more rows are wrong"),
+        ([], "row 0 is missing, and 2 more"),
     ],
 )
 def test_a_row_that_is_not_there_once_stops_the_merge(rows: list[int], told: str, tmp_path: Path) -> None:
     shards = shards_of(tmp_path, [], 1, 0)
     shards[0].write_bytes(b"".join(encode_line(record(row, row, row)) for row in rows))
-    with pytest.raises(InputError, match=told):
-        merge_p1(shards, tmp_path / "m", rows=3)
+    with pytest.raises(IncompleteError, match=told):
+        merge_p1(shards, tmp_path / "m", rows=range(3))
     assert not (tmp_path / "m").exists()
 
 
 def test_a_line_that_is_no_record_stops_the_merge(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"{}\n")
-    with pytest.raises(InputError, match="a line is no record"):
-        merge_p1([tmp_path / "s"], tmp_path / "m", rows=1)
+    with pytest.raises(IncompleteError, match="not a record"):
+        merge_p1([tmp_path / "s"], tmp_path / "m", rows=range(1))
 
 
 def test_lines_in_order_are_joined(tmp_path: Path) -> None:
@@ -120,6 +143,6 @@ def test_lines_in_order_are_joined(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [[0, 3], [0, 3, 7, 9], [0, 4, 7], [3, 0, 7]])
 def test_lines_out_of_order_are_refused(rows: list[int], tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b'{"row":0}\n{"row":3}\n{"row":7}\n')
-    with pytest.raises(InputError):
+    with pytest.raises(IncompleteError):
         merge_in_order([tmp_path / "a"], tmp_path / "m", rows=rows)
     assert not (tmp_path / "m").exists()

@@ -23,10 +23,14 @@ class WithExtraArguments(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own, extra = _apart(args)
-        try:
-            return super().parse_args(ctx, own + [word for text in extra for word in shlex.split(text)])
-        except ValueError as error:
-            raise SettingError(str(error), where="--extra-args", remedy="Close the quotation mark.") from None
+        return super().parse_args(ctx, own + [word for text in extra for word in _words(text)])
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise SettingError(str(error), where="--extra-args", remedy="Close the quotation mark.") from None
 
 
 def _apart(args: list[str]) -> tuple[list[str], list[str]]:

@@ -75,9 +75,10 @@ def main(arguments: list[str], **click_options: Any) -> int:  # noqa: ANN401 - h
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted; what was finished is kept\nGo on with --resume.", InterruptedRunError.exit_code)
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): what stands is written, nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # The reader of our output went away (`| head`), and nobody is left to tell: whether all was done is not known.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return ModbotError.exit_code
     except OSError as error:
         # Told at the place where it happens wherever modbot expects it; this is the net under the rest.
         return _fail(f"{error.filename or 'disk'}: {error.strerror or error}", ModbotError.exit_code)

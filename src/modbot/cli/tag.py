@@ -101,8 +101,19 @@ def tag(
     else:
         if out is None:
             raise SettingError("is missing", where="--out", remedy="Name the p1 file to write.")
+        if shard_glob is not None:
+            raise SettingError("does not go with --input", where="--shard-glob", remedy="Leave one of them out.")
         metrics_file = metrics or out.with_suffix(".metrics.json")
-        summary = tag_file(part, settings, request, source=source, out=out, metrics_file=metrics_file, telling=telling)
+        summary = tag_file(
+            part,
+            settings,
+            request,
+            source=source,
+            out=out,
+            metrics_file=metrics_file,
+            status_file=status_file,
+            telling=telling,
+        )
     _tell(summary)
 
 

@@ -17,12 +17,39 @@ from typing import Any
 
 from modbot.errors import ModbotError
 from modbot.records.progress import Event, Receipt, ShardFailed, ShardFinished
-from modbot.stages.step import ShardJob
+from modbot.stages.step import Report, ShardJob
 
 ATTEMPTS = 3
 """How often a shard is begun whose worker process dies under it; each time it goes on behind what it had."""
 
+TICK_SECONDS = 0.5
+
 _PR_SET_PDEATHSIG = 1
+
+
+def threads_each(parallel: int, jobs: int) -> int:
+    """How many threads each worker may keep busy, so that all together use the cores that this process may use."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, min(parallel, jobs)))
+
+
+def run_shards(
+    jobs: Sequence[ShardJob], *, parallel: int, report: Report, tick: Callable[[], None] = lambda: None
+) -> list[str]:
+    """Runs every job in one of `parallel` processes, and gives the names of the shards that did not finish.
+
+    A shard whose process dies is begun again behind its journal, three times in all. An error that is not the shard's
+    alone (a full disk, a model that is not there, a stopped budget) ends the run; what was finished is kept. `tick` is
+    called in between, twice a second; what it raises ends the run, too.
+
+    Raises:
+        ModbotError: what ended the run.
+    """
+    pool = _Pool(jobs, report, tick)
+    try:
+        pool.run(min(parallel, len(jobs)))
+    finally:
+        pool.end()
+    return sorted(pool.failed)
 
 
 class _Worker:
@@ -38,50 +65,39 @@ class _Worker:
 
     def give(self, job: ShardJob) -> None:
         self.job = job
-        self.pipe.send(job)
+        try:
+            self.pipe.send(job)
+        except OSError:
+            # It died in between; its pipe says so when it is read, and the job is still with it.
+            return
 
     def end(self) -> None:
-        self.pipe.close()
         self.process.terminate()
         self.process.join()
-
-
-def run_shards(jobs: Sequence[ShardJob], *, parallel: int, report: Callable[[Event], None]) -> list[str]:
-    """Runs every job in one of `parallel` processes, and gives the names of the shards that did not finish.
-
-    A shard whose process dies is begun again behind its journal, three times in all. An error that is not the shard's
-    alone (a full disk, a model that is not there, a stopped budget) ends the run; what was finished is kept.
-
-    Raises:
-        ModbotError: what ended the run.
-    """
-    pool = _Pool(jobs, report)
-    try:
-        pool.run(min(parallel, len(jobs)))
-    finally:
-        pool.end()
-    return sorted(pool.failed)
+        self.pipe.close()
 
 
 class _Pool:
     """The shards that wait, the workers, and how often each shard was begun."""
 
-    def __init__(self, jobs: Sequence[ShardJob], report: Callable[[Event], None]) -> None:
+    def __init__(self, jobs: Sequence[ShardJob], report: Report, tick: Callable[[], None]) -> None:
         self._waiting = deque(jobs)
         self._begun = Counter[str]()
         self._workers: list[_Worker] = []
         self._report = report
+        self._tick = tick
         self.failed: list[str] = []
 
     def run(self, size: int) -> None:
         for _ in range(size):
             self._hire()
         while self._workers:
-            ready = wait([worker.pipe for worker in self._workers])
+            ready = wait([worker.pipe for worker in self._workers], timeout=TICK_SECONDS)
+            self._tick()
             for worker in [worker for worker in self._workers if worker.pipe in ready]:
                 try:
                     message = worker.pipe.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):
                     self._bury(worker)
                 else:
                     self._hear(worker, message)
@@ -138,12 +154,12 @@ def _work(pipe: Connection[Any, ShardJob], parent: int) -> None:
     while True:
         try:
             job = pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             return
         pipe.send(run_job(job, pipe.send))
 
 
-def run_job(job: ShardJob, report: Callable[[Event], None]) -> ShardFinished | ShardFailed | ModbotError:
+def run_job(job: ShardJob, report: Report) -> ShardFinished | ShardFailed | ModbotError:
     """One job to its outcome: a receipt, a shard that failed for a reason of its own, or what ends the whole run."""
     try:
         receipt: Receipt = job.run(report)

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import isinf
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import msgspec
 
-from modbot.engine.local import run_shards
+from modbot.engine.local import threads_each
 from modbot.engine.run import Outcome, run_step
-from modbot.errors import ShardsFailedError
 from modbot.fetch.coordinator import LocalCoordinator
 from modbot.fetch.hosts import HostPolicy
 from modbot.fetch.remote import serve
 from modbot.fetch.store import Store
 from modbot.files.atomic import write_bytes
 from modbot.files.index_csv import read_rows
-from modbot.files.journal import ShardFiles, file_digest, read_receipt
+from modbot.files.journal import ShardFiles, file_digest
 from modbot.files.lease import hold, hold_file
 from modbot.files.paths import Partition
 from modbot.files.shards import find_set
 from modbot.records import jsonl
-from modbot.records.progress import Adjustment, Event, RateAdjusted, ShardFinished
+from modbot.records.progress import RateAdjusted
 from modbot.settings import Settings
 from modbot.stages import tag
 from modbot.stages.configs import TagVocabulary, read_vocabulary
 from modbot.stages.merge import merge_p1
 from modbot.stages.metrics import p1_metrics
-from modbot.stages.step import Bus, Telling
+from modbot.stages.step import Bus, Step, Telling
 
 
 class TagRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,43 +72,31 @@ def tag_day(
     """p1 over a day's shards; `telling` gives the context in which events are told.
 
     Raises:
-        InputError, ModelError, RulesError, BusyError, StorageError, ShardsFailedError
+        InputError, ModelError, RulesError, BusyError, StorageError, ShardsFailedError, IncompleteError
     """
-    with ExitStack() as stack:
-        still_ours = stack.enter_context(hold(partition, "modbot tag"))
+    with hold(partition, "modbot tag") as still_ours:
         folder, shards = find_set(partition, shard_glob)
-        if isinf(request.qps):
-            tag.refuse_discord(folder / f"{name}.csv" for name in shards.names())
-        vocabulary = read_vocabulary(request.rules)
+        sources = [folder / f"{name}.csv" for name in shards.names()]
         status = status_file or partition.manifest("p1")
-        stack.enter_context(hold_file(status.with_name(f"{status.name}.lease"), f"modbot tag --date {partition.date}"))
-        bus = Bus()
-        step = tag.plan(
-            partition,
-            folder,
-            shards,
-            tagging=_tagging(settings, request, vocabulary),
-            fetching=_fetching(settings, request),
-            coordinator=stack.enter_context(_budget(partition, settings, request, bus)),
-            resume=request.resume or request.retry is not None,
-            shown=_shown(request, vocabulary),
-        )
-        if request.retry is not None:
-            for job in step.jobs:
-                tag.retry_failed(job.files, request.retry, settings=job.settings, inputs=job.inputs)
-        report = stack.enter_context(telling("p1", shards.total))
-        outcome = run_step(
-            step,
-            parallel=request.parallel,
-            resume=request.resume or request.retry is not None,
-            status_file=status,
-            report=report,
-            bus=bus,
-            still_ours=still_ours,
-        )
-        metrics = _metrics(outcome, shards.total, request, vocabulary)
-        write_bytes(partition.step_metrics("p1"), jsonl.encode_document(metrics))
-    return TagSummary(metrics=metrics, merged=partition.merged("p1"), metrics_file=partition.step_metrics("p1"))
+        with hold_file(status.with_name(f"{status.name}.lease"), f"modbot tag --date {partition.date}"):
+            return _tag(
+                partition,
+                settings,
+                request,
+                shards={
+                    ShardFiles(partition.step_shards("p1"), name): (source, rows)
+                    for name, source, rows in zip(shards.names(), sources, shards.rows, strict=True)
+                },
+                outputs=TagOutputs(
+                    merged=partition.merged("p1"),
+                    metrics=partition.step_metrics("p1"),
+                    shard_metrics=partition.shard_metrics("p1"),
+                    status=status,
+                ),
+                rows=range(shards.total),
+                telling=telling,
+                still_ours=still_ours,
+            )
 
 
 def tag_file(
@@ -122,58 +107,100 @@ def tag_file(
     source: Path,
     out: Path,
     metrics_file: Path,
+    status_file: Path | None,
     telling: Telling,
 ) -> TagSummary:
-    """p1 over one index CSV into one p1 file; the journal and its receipt lie in `OUT.shards/`.
+    """p1 over one CSV, an index or a shard, into one p1 file; the journal and its receipt lie in `OUT.shards/`.
 
-    `partition` names only where the budget's state is kept.
+    `partition` says where the budget's state is kept, and what the status file is called after.
     """
-    started = monotonic()
-    rows = sum(1 for _ in read_rows(source))
-    if isinf(request.qps):
-        tag.refuse_discord([source])
-    with ExitStack() as stack:
-        still_ours = stack.enter_context(hold_file(out.with_name(f"{out.name}.lease"), "modbot tag --input"))
-        vocabulary = read_vocabulary(request.rules)
-        tagging = _tagging(settings, request, vocabulary)
-        bus = Bus()
-        job = tag.TagJob(
-            files=ShardFiles(out.with_name(f"{out.name}.shards"), "shard_00"),
-            source=source,
+    rows = [row.row for row in read_rows(source)]
+    with hold_file(out.with_name(f"{out.name}.lease"), "modbot tag --input") as still_ours:
+        return _tag(
+            partition,
+            settings,
+            request,
+            shards={ShardFiles(out.with_name(f"{out.name}.shards"), "shard_00"): (source, len(rows))},
+            outputs=TagOutputs(merged=out, metrics=metrics_file, shard_metrics=None, status=status_file),
             rows=rows,
-            settings=tag.settings_digest(tagging),
-            inputs=file_digest(source),
-            resume=request.resume,
-            tagging=tagging,
-            fetching=_fetching(settings, request),
-            coordinator=stack.enter_context(_budget(partition, settings, request, bus)),
+            telling=telling,
+            still_ours=still_ours,
         )
-        report = stack.enter_context(telling("p1", rows))
-        adjustments: list[Adjustment] = []
-
-        def hear(event: Event) -> None:
-            if isinstance(event, RateAdjusted):
-                adjustments.append(event.adjustment)
-            report(event)
-
-        bus.listen(hear)
-        receipt = read_receipt(job.files, settings=job.settings, inputs=job.inputs) if request.resume else None
-        if receipt is not None:
-            bus.publish(ShardFinished(receipt=receipt, reused=True))
-        elif run_shards([job], parallel=1, report=bus.publish):
-            raise ShardsFailedError("p1 did not finish", where=str(source), remedy="Run it again with --resume.")
-        receipt = read_receipt(job.files, settings=job.settings, inputs=job.inputs)
-        if receipt is None:
-            raise ShardsFailedError("p1's receipt is gone", where=str(job.files.receipt), remedy="Run it again.")
-        still_ours()
-        records = merge_p1([job.files.lines], out, rows=rows)
-        outcome = Outcome(receipts=[receipt], records=records, seconds=monotonic() - started, adjustments=adjustments)
-        metrics = _metrics(outcome, rows, request, vocabulary)
-        write_bytes(metrics_file, jsonl.encode_document(metrics))
-    return TagSummary(metrics=metrics, merged=out, metrics_file=metrics_file)
 
 
-def _tagging(settings: Settings, request: TagRequest, vocabulary: TagVocabulary) -> tag.TagSettings:
+class TagOutputs(msgspec.Struct, frozen=True, kw_only=True):
+    """Where p1 writes; None: not at all."""
+
+    merged: Path
+    metrics: Path
+    shard_metrics: Path | None
+    status: Path | None
+
+
+def _tag(
+    partition: Partition,
+    settings: Settings,
+    request: TagRequest,
+    *,
+    shards: Mapping[ShardFiles, tuple[Path, int]],
+    outputs: TagOutputs,
+    rows: Sequence[int],
+    telling: Telling,
+    still_ours: Callable[[], None],
+) -> TagSummary:
+    """p1 over some shards: their files, the CSV that each is of, and its number of rows."""
+    fetching = _fetching(settings, request)
+    if isinf(request.qps):
+        tag.refuse_discord(source for source, _ in shards.values())
+    vocabulary = read_vocabulary(request.rules)
+    tagging = _tagging(settings, request, vocabulary, jobs=len(shards))
+    digest = tag.settings_digest(tagging)
+    resume = request.resume or request.retry is not None
+    inputs = {files: file_digest(source) for files, (source, _) in shards.items()}
+    if request.retry is not None:
+        for files in shards:
+            tag.retry_failed(files, request.retry, settings=digest, inputs=inputs[files])
+    Store(settings.cache_dir).sweep()
+    bus = Bus()
+    with _budget(partition, request, bus) as coordinator, telling("p1", len(rows)) as report:
+        jobs = tuple(
+            tag.TagJob(
+                files=files,
+                source=source,
+                rows=count,
+                settings=digest,
+                inputs=inputs[files],
+                resume=resume,
+                tagging=tagging,
+                fetching=fetching,
+                coordinator=coordinator,
+            )
+            for files, (source, count) in shards.items()
+        )
+        step = Step(
+            name="p1",
+            profile=partition.profile,
+            date=partition.date,
+            jobs=jobs,
+            settings=_shown(request, vocabulary),
+            shard_metrics=outputs.shard_metrics,
+            merge=lambda: merge_p1([job.files.lines for job in jobs], outputs.merged, rows=rows),
+        )
+        outcome = run_step(
+            step,
+            parallel=request.parallel,
+            resume=resume,
+            status_file=outputs.status,
+            report=report,
+            bus=bus,
+            still_ours=still_ours,
+        )
+    metrics = _metrics(outcome, len(rows), request, vocabulary)
+    write_bytes(outputs.metrics, jsonl.encode_document(metrics))
+    return TagSummary(metrics=metrics, merged=outputs.merged, metrics_file=outputs.metrics)
+
+
+def _tagging(settings: Settings, request: TagRequest, vocabulary: TagVocabulary, *, jobs: int) -> tag.TagSettings:
     return tag.TagSettings(
         model=request.model,
         models_dir=settings.models_dir,
@@ -181,13 +208,8 @@ def _tagging(settings: Settings, request: TagRequest, vocabulary: TagVocabulary)
         batch=request.batch,
         frames=request.frames,
         groups=vocabulary.groups,
-        threads=decoders(request.parallel),
+        threads=threads_each(request.parallel, jobs),
     )
-
-
-def decoders(parallel: int) -> int:
-    """How many pictures a process decodes at once, so that all processes together use the machine's cores."""
-    return max(1, (os.cpu_count() or 1) // parallel)
 
 
 def _fetching(settings: Settings, request: TagRequest) -> tag.FetchSettings:
@@ -203,9 +225,8 @@ def _fetching(settings: Settings, request: TagRequest) -> tag.FetchSettings:
 
 
 @contextmanager
-def _budget(partition: Partition, settings: Settings, request: TagRequest, bus: Bus) -> Iterator[Path]:
+def _budget(partition: Partition, request: TagRequest, bus: Bus) -> Iterator[Path]:
     """The one rate budget of the run, served to its workers; gives the socket."""
-    Store(settings.cache_dir).sweep()
     coordinator = LocalCoordinator(
         qps=request.qps,
         concurrency=request.concurrency,

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from modbot.engine.p1 import decoders
+from modbot.engine.local import threads_each
 from modbot.engine.run import run_step
 from modbot.files.atomic import write_bytes
 from modbot.files.lease import hold, hold_file
@@ -56,7 +56,7 @@ def analyze_day(
     """p2 over a day's shards; `telling` gives the context in which events are told.
 
     Raises:
-        InputError, ModelError, RulesError, BusyError, StorageError, ShardsFailedError
+        InputError, ModelError, RulesError, BusyError, StorageError, ShardsFailedError, IncompleteError
     """
     with ExitStack() as stack:
         still_ours = stack.enter_context(hold(partition, "modbot analyze"))
@@ -87,7 +87,7 @@ def analyze_day(
                 nsfw_general=vocabulary.nsfw_general,
                 signals=read_signal_config(),
                 cache_dir=settings.cache_dir,
-                threads=decoders(request.parallel),
+                threads=threads_each(request.parallel, shards.count),
             ),
             revision=locate(request.model, settings.models_dir, kind="detector").revision,
             resume=request.resume,

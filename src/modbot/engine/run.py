@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 
 from modbot.engine.local import run_shards
-from modbot.errors import ShardsFailedError
+from modbot.errors import ShardsFailedError, StorageError
 from modbot.files.atomic import storage_errors, write_bytes
 from modbot.files.journal import read_receipt
 from modbot.records import jsonl
@@ -28,7 +29,10 @@ from modbot.records.progress import (
     ShardStarted,
     ShardStatus,
 )
-from modbot.stages.step import Bus, ShardJob, Step, Throttle, utc_now
+from modbot.stages.step import Bus, Report, ShardJob, Step, Throttle, utc_now
+
+LEASE_SECONDS = 2.0
+"""How often a run looks whether the partition is still its own."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +48,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         total: Counter[str] = Counter()
         for receipt in self.receipts:
             total.update(receipt.counters)
-            total.update({f"failed_{kind}": number for kind, number in receipt.errors.items()})
+            total.update(_failures(receipt))
         return total
 
 
@@ -53,47 +57,54 @@ def run_step(
     *,
     parallel: int,
     resume: bool,
-    status_file: Path,
-    report: Callable[[Event], None],
+    status_file: Path | None,
+    report: Report,
     bus: Bus,
     still_ours: Callable[[], None],
 ) -> Outcome:
     """Runs the shards that are due and merges them.
 
-    With `resume`, a shard whose receipt is of the same settings and input is left as it is. `bus` carries what other
-    threads tell of the run. `still_ours` raises once another run took the partition over; it is asked before anything
-    is merged.
+    With `resume`, a shard whose receipt is of the same settings and input is left as it is. `status_file` None: none
+    is kept. `bus` carries what other threads tell of the run. `still_ours` raises once another run took the partition
+    over; it is asked every other second, and before anything is merged.
 
     Raises:
         ShardsFailedError: some shards did not finish; nothing is merged.
         ModbotError: what ended the run; what was finished is kept.
     """
     started = monotonic()
+    _remove_strangers(step)
     receipts = {job.name: _standing(job) if resume else None for job in step.jobs}
+    due = [job for job in step.jobs if receipts[job.name] is None]
+    _open_again(due)
     board = _Board(step, status_file, report)
-    due = []
+    look = Throttle(LEASE_SECONDS)
+
+    def tick() -> None:
+        bus.drain(board.hear)
+        if look():
+            still_ours()
 
     def hear(event: Event) -> None:
-        if isinstance(event, ShardFinished) and not event.reused:
+        if isinstance(event, ShardFinished):
             receipts[event.receipt.shard] = event.receipt
             _write_shard_metrics(step, event.receipt)
         board.hear(event)
 
-    bus.listen(hear)
-    for job in step.jobs:
-        receipt = receipts[job.name]
-        if receipt is None:
-            due.append(job)
-        else:
-            bus.publish(ShardFinished(receipt=receipt, reused=True))
+    for receipt in receipts.values():
+        if receipt is not None:
+            board.hear(ShardFinished(receipt=receipt, reused=True))
     try:
-        failed = run_shards(due, parallel=parallel, report=bus.publish)
-    finally:
-        board.write()
+        failed = run_shards(due, parallel=parallel, report=hear, tick=tick)
+    except BaseException:
+        board.stop()
+        raise
+    bus.drain(board.hear)
+    board.write()
     if failed:
         what = f"{len(failed)} of {len(step.jobs)} shards did not finish: {', '.join(failed[:5])}"
-        remedy = f"Run the same command again with --resume; {status_file} says why."
-        raise ShardsFailedError(what, where=step.name, remedy=remedy)
+        see = f"; {status_file} says why" if status_file is not None else ""
+        raise ShardsFailedError(what, where=step.name, remedy=f"Run the same command again with --resume{see}.")
     still_ours()
     records = step.merge()
     done = [receipt for receipt in receipts.values() if receipt is not None]
@@ -104,31 +115,56 @@ def _standing(job: ShardJob) -> Receipt | None:
     return read_receipt(job.files, settings=job.settings, inputs=job.inputs)
 
 
+def _open_again(jobs: Sequence[ShardJob]) -> None:
+    """Withdraws the receipts of the shards that are due: killed from here on, they are unfinished."""
+    for job in jobs:
+        with storage_errors(job.files.receipt):
+            job.files.receipt.unlink(missing_ok=True)
+
+
+def _remove_strangers(step: Step) -> None:
+    """Removes what an older split left in the folders of the step's shards."""
+    known = {job.name for job in step.jobs}
+    folders = {job.files.folder for job in step.jobs} | ({step.shard_metrics} if step.shard_metrics else set())
+    for folder in folders:
+        with storage_errors(folder):
+            for path in folder.glob("shard_*"):
+                if path.name.partition(".")[0] not in known:
+                    path.unlink()
+
+
+def _failures(receipt: Receipt) -> dict[str, int]:
+    return {f"failed_{kind}": number for kind, number in receipt.errors.items()}
+
+
 def _write_shard_metrics(step: Step, receipt: Receipt) -> None:
-    failed = {f"failed_{kind}": number for kind, number in receipt.errors.items()}
-    metrics: dict[str, Any] = {"rows": receipt.rows, "failed": sum(failed.values()), **failed, **receipt.counters}
-    path = step.partition.shard_metrics(step.name) / f"{receipt.shard}.json"
+    if step.shard_metrics is None:
+        return
+    failures = _failures(receipt)
+    metrics: dict[str, Any] = {"rows": receipt.rows, "failed": sum(failures.values()), **failures, **receipt.counters}
+    path = step.shard_metrics / f"{receipt.shard}.json"
     write_bytes(path, jsonl.encode_document({**metrics, "detail": receipt.detail}))
 
 
 class _Board:
     """The status file, kept up to date with what is heard, and everything heard handed on."""
 
-    def __init__(self, step: Step, path: Path, report: Callable[[Event], None]) -> None:
+    def __init__(self, step: Step, path: Path | None, report: Report) -> None:
         now = utc_now()
         self._path = path
         self._report = report
         self._due = Throttle(1.0)
         self._manifest = Manifest(
             step=step.name,
-            profile=step.partition.profile,
-            date=step.partition.date,
+            profile=step.profile,
+            date=step.date,
             started_at=now,
             updated_at=now,
             settings=step.settings,
             shards={job.name: ShardStatus(rows=job.rows) for job in step.jobs},
         )
-        _archive_other_date(path, step.partition.date)
+        if path is not None:
+            _archive_other_date(path, step.date)
         self.write()
 
     @property
@@ -136,8 +172,20 @@ class _Board:
         return self._manifest.adjustments
 
     def write(self) -> None:
-        self._manifest.updated_at = utc_now()
-        write_bytes(self._path, jsonl.encode_document(self._manifest))
+        if self._path is not None:
+            self._manifest.updated_at = utc_now()
+            write_bytes(self._path, jsonl.encode_document(self._manifest))
+
+    def stop(self) -> None:
+        """Says what an ended run leaves: its running shards wait for the next one.
+
+        Why it ended matters more than a status file that can no longer be written.
+        """
+        for shard in self._manifest.shards.values():
+            if shard.state == "running":
+                shard.state = "queued"
+        with suppress(StorageError):
+            self.write()
 
     def hear(self, event: Event) -> None:
         shards = self._manifest.shards
@@ -160,7 +208,7 @@ class _Board:
                     return
                 self._manifest.warnings.append(event.text)
         self._report(event)
-        if not isinstance(event, ShardAdvanced) or self._due():
+        if self._due() or isinstance(event, ShardFailed):
             self.write()
 
 
@@ -170,7 +218,7 @@ def _archive_other_date(path: Path, date: str) -> None:
         before = msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get("date")
     except FileNotFoundError:
         return
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         before = "unreadable"
     if before == date:
         return

@@ -121,12 +121,21 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._ahead.pop() if self._ahead else self._stream.readline(MAX_CELL)
+        line = self._ahead.pop() if self._ahead else self._read()
         if not line:
             raise StopIteration
         self._since_mark.append(line)
         self.number += 1
         return line
+
+    def _read(self) -> str:
+        """The next line; of one that is too long its beginning, with more than any cell may hold at its end."""
+        line = self._stream.readline(MAX_CELL)
+        if len(line) < MAX_CELL or line.endswith("\n"):
+            return line
+        while (more := self._stream.readline(MAX_CELL)) and not more.endswith("\n"):
+            pass
+        return line + "x" * MAX_CELL + "\n"
 
     def mark(self) -> int:
         self._since_mark.clear()
@@ -166,13 +175,26 @@ def read_rows(path: Path) -> Iterator[IndexRow]:
     """The rows of an index (numbered from 0 as they come) or of a shard (with the numbers that it carries)."""
     with open_index(path) as index:
         names = index.header
+        is_shard = names[-2:] == [BAD_COLUMN, ROW_COLUMN]
+        if not is_shard:
+            refuse_shard_columns(index)
         for position, raw in enumerate(index):
             cells = dict(zip(names, raw.cells, strict=True))
-            number = cells.pop(ROW_COLUMN, "")
-            bad = cells.pop(BAD_COLUMN, "") or raw.bad
-            if BAD_COLUMN in names and not number.isdecimal():
+            if not is_shard:
+                yield to_row(cells, row=position, bad=raw.bad)
+                continue
+            number, bad = cells.pop(ROW_COLUMN), cells.pop(BAD_COLUMN) or raw.bad
+            if not (number.isascii() and number.isdecimal()):
                 raise InputError(f"line {raw.line}: no row number", where=str(path), remedy="Split the index again.")
-            yield to_row(cells, row=int(number) if number.isdecimal() else position, bad=bad)
+            yield to_row(cells, row=int(number), bad=bad)
+
+
+def refuse_shard_columns(index: IndexFile) -> None:
+    """Raises InputError if an index has a column of a name that only shards have."""
+    clash = {BAD_COLUMN, ROW_COLUMN} & set(index.header)
+    if clash:
+        what = f"column {min(clash)!r} is one that shards add"
+        raise InputError(what, where=str(index.path), remedy="Rename it in the index.")
 
 
 def to_row(cells: dict[str, str], *, row: int, bad: str | None = None) -> IndexRow:

@@ -11,25 +11,48 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 
-from modbot.errors import InputError
+from modbot.errors import BusyError, IncompleteError
 from modbot.files.atomic import TMP_SUFFIX, publish, storage_errors, write_bytes
 from modbot.records import jsonl
 from modbot.records.p1 import RecordError
 from modbot.records.progress import Receipt
 
+T = TypeVar("T")
+
+AGAIN = "Run the step again without --resume: what is stored is not fetched again."
+
 SYNC_EVERY = 64
 """Lines between two syncs: more than a sync a line costs more than the work it saves."""
 
 
+class Numbered(msgspec.Struct):
+    """A line of which only the row matters."""
+
+    row: int
+
+
+def decode_line(line: bytes, kind: type[T], where: str) -> T:
+    """The line as a `kind`. Raises IncompleteError, which says `where`, if it is none."""
+    try:
+        return jsonl.decode(line, kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise IncompleteError(f"not a record ({error})", where=where, remedy=AGAIN) from None
+
+
 class JournalLine(msgspec.Struct):
-    """What a journal must know of a line: which row it is of, and whether it failed."""
+    """What a journal must know of a line: which row it is of, and whether it failed. A step may have its own kind."""
 
     row: int
     error: RecordError | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """The kind of the failure, if the line is one."""
+        return None if self.error is None else self.error.kind
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,16 @@ def read_receipt(files: ShardFiles, *, settings: str, inputs: str) -> Receipt | 
 class Journal:
     """The growing file of one shard. Use as a context manager; `finish` publishes it."""
 
-    def __init__(self, files: ShardFiles, *, settings: str, inputs: str, resume: bool) -> None:
+    def __init__(
+        self,
+        files: ShardFiles,
+        *,
+        settings: str,
+        inputs: str,
+        resume: bool,
+        kind: type[JournalLine] = JournalLine,
+    ) -> None:
+        self._kind = kind
         self._files = files
         self._settings = settings
         self._inputs = inputs
@@ -93,8 +125,9 @@ class Journal:
             for other in files.journals():
                 if other != self.path or not resume:
                     other.unlink()
-            self._file = self.path.open("rb+" if self.path.exists() else "wb+", buffering=0)
             self._recover()
+            self._file = self.path.open("rb+", buffering=0)
+            self._file.seek(0, os.SEEK_END)
 
     @property
     def failed(self) -> int:
@@ -108,26 +141,32 @@ class Journal:
         self._file.close()
 
     def _recover(self) -> None:
-        """Reads the whole lines that an earlier run left, and cuts off what is behind them."""
-        size = 0
-        with self.path.open("rb") as lines:
-            for line in lines:
-                if not line.endswith(b"\n") or not self._account(line):
-                    break
-                size += len(line)
-        self._file.truncate(size)
-        self._file.seek(size)
+        """Copies the whole lines that an earlier run left; what is behind them is left out.
+
+        Copied into a new file of the same name: a run that seemed dead and wakes up goes on writing into the old one,
+        which nobody reads any more.
+        """
+        new = self.path.with_name(f"{self.path.name.removesuffix(TMP_SUFFIX)}.new{TMP_SUFFIX}")
+        with new.open("wb") as kept:
+            if self.path.exists():
+                with self.path.open("rb") as lines:
+                    for line in lines:
+                        if not line.endswith(b"\n") or not self._account(line):
+                            break
+                        kept.write(line)
+        new.rename(self.path)
 
     def _account(self, line: bytes) -> bool:
         try:
-            known = jsonl.decode(line, JournalLine)
+            known = jsonl.decode(line, self._kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return False
         if known.row in self.rows:
             return False
         self.rows.add(known.row)
-        if known.error is not None:
-            self.errors[known.error.kind] += 1
+        failure = known.failure
+        if failure is not None:
+            self.errors[failure] += 1
         return True
 
     def append(self, line: bytes) -> None:
@@ -146,7 +185,14 @@ class Journal:
     def finish(
         self, *, step: str, rows: int, finished_at: str, counters: dict[str, float], detail: dict[str, object]
     ) -> Receipt:
-        """Publishes the lines, then the receipt. An older receipt is gone before its file is replaced."""
+        """Publishes the lines, then the receipt. An older receipt is gone before its file is replaced.
+
+        Raises:
+            IncompleteError: not every row has its line.
+            BusyError: another run has taken the shard over.
+            StorageError: the disk refused.
+        """
+        self._require_ours()
         self._file.close()
         receipt = Receipt(
             step=step,
@@ -162,11 +208,18 @@ class Journal:
             detail=detail,
         )
         if receipt.lines != rows:
-            raise InputError(
-                f"{receipt.lines} lines for {rows} rows", where=str(self.path), remedy="Run the step again."
-            )
+            what = f"{receipt.lines} lines for {rows} rows"
+            raise IncompleteError(what, where=str(self.path), remedy=AGAIN)
         with storage_errors(self._files.lines):
             self._files.receipt.unlink(missing_ok=True)
             publish(self.path, self._files.lines)
         write_bytes(self._files.receipt, jsonl.encode_document(receipt))
         return receipt
+
+    def _require_ours(self) -> None:
+        try:
+            same = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise BusyError("another run has taken this shard over", where=str(self.path))

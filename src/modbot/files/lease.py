@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -24,6 +24,7 @@ from modbot.files.paths import Partition
 from modbot.files.processes import own_name, process_table, started
 
 BEAT_SECONDS = 2.0
+GLANCE_SECONDS = 0.2
 STALE_AFTER = 4 * BEAT_SECONDS
 
 
@@ -103,7 +104,9 @@ class Lease:
         buried = grave.read_bytes()
         if buried != seen:
             # Somebody was faster and took it over between our look and our hand: give it back.
-            grave.rename(self.path)
+            with suppress(FileExistsError):
+                os.link(grave, self.path)
+            grave.unlink()
             raise self._busy(_parse(buried))
         grave.unlink()
 
@@ -138,23 +141,29 @@ class Lease:
         owner = _parse(data) if data is not None else None
         return owner is not None and owner.token == self._owner.token
 
+    def _is_ours_after_all(self) -> bool:
+        time.sleep(GLANCE_SECONDS)
+        return self._is_ours()
+
     def _beat(self) -> None:
         tmp = tmp_of(self.path.with_name(f"{self.path.name}.{self._owner.token}"))
         while not self._stop.wait(BEAT_SECONDS):
             try:
-                if not self._is_ours():
+                # Looked at twice: for a moment it may lie aside in the hand of one who took it for a dead owner's.
+                if not self._is_ours() and not (self._stop.wait(GLANCE_SECONDS) or self._is_ours()):
                     self._lost = True
                     return
                 self._owner = msgspec.structs.replace(self._owner, beat=self._owner.beat + 1)
                 tmp.write_bytes(msgspec.json.encode(self._owner))
                 tmp.rename(self.path)
             except OSError:
-                # A full or absent disk stops the heart, not the work: `check` tells whether the lease still stands.
-                tmp.unlink(missing_ok=True)
+                # A disk that is full or away for a moment skips a beat: the next may come in time.
+                with suppress(OSError):
+                    tmp.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raises BusyError if another run took the lease over, because this one seemed dead to it."""
-        if self._lost or not self._is_ours():
+        if self._lost or not (self._is_ours() or self._is_ours_after_all()):
             data = self._read()
             raise self._busy(_parse(data) if data is not None else None)
 
@@ -163,8 +172,10 @@ class Lease:
         self._stop.set()
         if self._beater.is_alive():
             self._beater.join()
-        if self._is_ours():
-            self.path.unlink(missing_ok=True)
+        # Why a run ended matters more than a lease that it could not remove: that one is seen to be a dead run's.
+        with suppress(OSError):
+            if self._is_ours():
+                self.path.unlink(missing_ok=True)
 
 
 def _parse(data: bytes) -> Owner | None:

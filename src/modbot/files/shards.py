@@ -10,7 +10,7 @@ import msgspec
 
 from modbot.errors import InputError
 from modbot.files.atomic import storage_errors, write_bytes, writing
-from modbot.files.index_csv import BAD_COLUMN, ROW_COLUMN, open_index, to_csv_line
+from modbot.files.index_csv import BAD_COLUMN, ROW_COLUMN, open_index, refuse_shard_columns, to_csv_line
 from modbot.files.journal import file_digest
 from modbot.files.paths import Partition
 from modbot.records import jsonl
@@ -75,10 +75,7 @@ def write_set(index_path: Path, folder: Path, *, date: str, count: int) -> tuple
     problems: list[str] = []
     with open_index(index_path) as index:
         total = sum(1 for _ in index)
-        clash = {BAD_COLUMN, ROW_COLUMN} & set(index.header)
-    if clash:
-        what = f"column {min(clash)!r} is one that shards add"
-        raise InputError(what, where=str(index_path), remedy="Rename it in the index.")
+        refuse_shard_columns(index)
     if total == 0:
         raise InputError("no rows: there is nothing to split", where=str(index_path), remedy="Make the index again.")
     digest = file_digest(index_path)
@@ -96,10 +93,13 @@ def write_set(index_path: Path, folder: Path, *, date: str, count: int) -> tuple
                     if raw.bad:
                         problems.append(raw.bad)
                     out.write(to_csv_line([*raw.cells, raw.bad or "", row]).encode())
+        surplus = next(rows, None)
+    if surplus is not None or file_digest(index_path) != digest:
+        raise InputError("it changed while it was split", where=str(index_path), remedy="Split it again.")
     shards = ShardSet(source=str(index_path), digest=digest, date=date, count=count, rows=sizes, bad_rows=len(problems))
     names = {f"{name}.csv" for name in shards.names()}
     with storage_errors(folder):
-        for old in [*folder.glob("shard_*.csv"), *folder.glob("shard_*.csv.tmp")]:
+        for old in folder.glob("shard_*"):
             if old.name not in names:
                 old.unlink()
     write_bytes(folder / SET_FILE, jsonl.encode_document(shards))
@@ -113,7 +113,7 @@ def find_set(partition: Partition, pattern: str | None) -> tuple[Path, ShardSet]
         InputError: nothing matches, or the shards are of another date, another index, or not all there; the message
             names the split command that mends it.
     """
-    pattern = pattern or str(partition.shards / "shard_*.csv")
+    pattern = pattern or f"{glob.escape(str(partition.shards))}/shard_*.csv"
     found = [Path(path) for path in glob.glob(pattern)]  # noqa: PTH207 - the pattern is relative to where we are
     mend = f"Mend it with: modbot split --profile {partition.profile} --date {partition.date} --shards N"
     if not found:
@@ -129,11 +129,14 @@ def find_set(partition: Partition, pattern: str | None) -> tuple[Path, ShardSet]
     if shards is None:
         raise InputError("no shards.json: the split did not end", where=str(folder), remedy=mend)
     mend = mend.replace(" N", f" {shards.count}")
+    source = Path(shards.source)
+    if source != partition.index:
+        mend += f" --input {shards.source}"
     if shards.date != partition.date:
         raise InputError(f"the shards are of {shards.date}, not of {partition.date}", where=str(folder), remedy=mend)
     if {path.name for path in found} != {f"{name}.csv" for name in shards.names()}:
         what = f"{len(found)} shards match where shards.json counts {shards.count}"
         raise InputError(what, where=str(folder), remedy=mend)
-    if partition.index.exists() and file_digest(partition.index) != shards.digest:
-        raise InputError(f"the shards are not of {partition.index} as it is now", where=str(folder), remedy=mend)
+    if source.exists() and file_digest(source) != shards.digest:
+        raise InputError(f"the shards are not of {source} as it is now", where=str(folder), remedy=mend)
     return folder, shards

@@ -24,20 +24,29 @@ def rows(folder: Path) -> Iterator[dict[str, object]]:
     for path in _files(root):
         stat = path.stat()
         yield {
-            "channel_name": str(path.parent.relative_to(root)),
+            "channel_name": _text(str(path.parent.relative_to(root))),
             "created_at": datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="seconds"),
             "source": "file",
-            "filename": path.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+            "filename": _text(path.name),
             "file_size": stat.st_size,
             "url": path.as_uri(),
         }
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=_text(str(folder))) from None
+    for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _files(Path(entry.path))
         elif entry.is_file(follow_symlinks=False):
             yield Path(entry.path)
+
+
+def _text(name: str) -> str:
+    """A file's name as text, whatever its bytes are."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -5,20 +5,19 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from time import monotonic
 from typing import Any, Self
 
 import msgspec
 
 from modbot.errors import InputError
 from modbot.fetch.store import Store
-from modbot.files.journal import Journal, ShardFiles, digest_of
+from modbot.files.journal import JournalLine, Numbered, ShardFiles, decode_line, digest_of
 from modbot.files.paths import Partition
 from modbot.files.shards import ShardSet
 from modbot.models.imaging import DecodeError, decode_frame
@@ -26,11 +25,11 @@ from modbot.models.nudenet import Detector, Prepared, open_detector
 from modbot.records import jsonl
 from modbot.records.p1 import Message, P1Record
 from modbot.records.p2 import Detection, Meta, P2Record, XSignals
-from modbot.records.progress import Event, Notice, Receipt, ShardAdvanced, ShardStarted
+from modbot.records.progress import Notice, Receipt
 from modbot.records.tags import Group, normalise
 from modbot.signals import GateMode, SignalConfig, compute, gate_opens
 from modbot.stages.merge import merge_in_order
-from modbot.stages.step import Step, Throttle, utc_now
+from modbot.stages.step import Report, Step, shard_work
 
 
 class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,29 +84,27 @@ class AnalyzeJob:
     def resumed(self) -> Self:
         return replace(self, resume=True)
 
-    def run(self, report: Callable[[Event], None]) -> Receipt:
+    def run(self, report: Report) -> Receipt:
         """Analyzes the records that the journal does not have yet, and publishes the shard."""
-        started = monotonic()
         detector = _detector(self.detecting.model, self.detecting.models_dir, self.detecting.provider)
         for warning in detector.warnings:
             report(Notice(text=warning))
-        with Journal(self.files, settings=self.settings, inputs=self.inputs, resume=self.resume) as journal:
-            report(ShardStarted(shard=self.name, rows=self.rows, done=len(journal.rows), failed=journal.failed))
-            due = Throttle(1.0)
-            done = frozenset(journal.rows)
-            todo = (record for record in _read(self.source, self.part) if record.row not in done)
+        with shard_work(self, report, kind=AnalyzedLine) as work:
+            todo = (record for record in _read(self.source, self.part) if record.row not in work.recovered)
             for record in _Analyst(detector, self.detecting).analyze(todo):
-                journal.append(jsonl.encode_line(record))
-                if due():
-                    report(ShardAdvanced(shard=self.name, done=len(journal.rows), failed=journal.failed))
-            counters = {**_tally(journal.path), "wall_time_s": round(monotonic() - started, 3)}
-            return journal.finish(
-                step="p2",
-                rows=self.rows,
-                finished_at=utc_now(),
-                counters=counters,
-                detail={"provider": detector.provider, "precision": detector.precision, "model": detector.version},
-            )
+                work.append(jsonl.encode_line(record))
+            detail = {"provider": detector.provider, "precision": detector.precision, "model": detector.version}
+            return work.finish("p2", _tally(work.path), detail)
+
+
+class AnalyzedLine(JournalLine):
+    """A p2 line as its journal sees it: what p1 failed at is no failure of p2."""
+
+    meta: Meta = Meta()
+
+    @property
+    def failure(self) -> str | None:
+        return "detector_failed" if self.meta.nudenet_error else None
 
 
 def plan(
@@ -149,9 +146,11 @@ def plan(
     )
     return Step(
         name="p2",
-        partition=partition,
+        profile=partition.profile,
+        date=partition.date,
         jobs=jobs,
         settings=shown,
+        shard_metrics=partition.shard_metrics("p2"),
         merge=lambda: merge_in_order([job.files.lines for job in jobs], partition.merged("p2"), rows=rows),
     )
 
@@ -170,13 +169,11 @@ def survey(source: Path, shards: ShardSet) -> tuple[list[Slice], Sequence[int]]:
         raise InputError("there is no merged p1 file", where=str(source), remedy=remedy) from None
     with lines:
         for number, line in enumerate(lines, 1):
-            row = _row_of(line, number, source)
+            row = decode_line(line, Numbered, f"{source}, line {number}").row
             if row >= shards.total or (rows and row <= rows[-1]):
                 what = f"line {number}: row {row} does not fit these shards"
                 raise InputError(what, where=str(source), remedy="Run p1 again for this day.")
             shard = bisect_right(starts, row) - 1
-            while starts[shard + 1] <= row:
-                shard += 1
             rows.append(row)
             counts[shard] += 1
             ends[shard] += len(line)
@@ -188,18 +185,6 @@ def survey(source: Path, shards: ShardSet) -> tuple[list[Slice], Sequence[int]]:
     return slices, rows
 
 
-class _Numbered(msgspec.Struct):
-    row: int
-
-
-def _row_of(line: bytes, number: int, source: Path) -> int:
-    try:
-        return jsonl.decode(line, _Numbered).row
-    except msgspec.DecodeError as error:
-        what = f"line {number} is no p1 record ({error})"
-        raise InputError(what, where=str(source), remedy="Run p1 again for this day.") from None
-
-
 def _read(source: Path, part: Slice) -> Iterator[P1Record]:
     with source.open("rb") as lines:
         lines.seek(part.start)
@@ -207,16 +192,12 @@ def _read(source: Path, part: Slice) -> Iterator[P1Record]:
             yield jsonl.decode(lines.readline(), P1Record)
 
 
-class _Executed(msgspec.Struct):
-    meta: Meta
-
-
 def _tally(path: Path) -> dict[str, float]:
     """The shard's numbers, counted from its lines: the same whatever the number of interruptions."""
     counts = {"records": 0, "nudenet_executed": 0, "nudenet_skipped": 0, "nudenet_reused": 0, "nudenet_failed": 0}
     with path.open("rb") as lines:
         for line in lines:
-            meta = jsonl.decode(line, _Executed).meta
+            meta = jsonl.decode(line, AnalyzedLine).meta
             counts["records"] += 1
             fate = "failed" if meta.nudenet_error else "executed" if meta.nudenet_ran else "skipped"
             counts[f"nudenet_{fate}"] += 1

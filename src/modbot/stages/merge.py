@@ -1,37 +1,82 @@
 """Shard files into the day's file: grouped by content, ordered by first row, every row accounted for exactly once.
 
-Only numbers about the lines are held in memory (about 60 bytes a line), never the records.
+Of the lines only numbers are held in memory, and of the records one group's messages at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import mmap
 from array import array
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from modbot.errors import InputError
+from modbot.errors import IncompleteError
 from modbot.files.atomic import writing
+from modbot.files.journal import AGAIN, Numbered, decode_line
 from modbot.records import jsonl
 from modbot.records.index import attachment_key
-from modbot.records.p1 import Attachment, Message, P1Record
+from modbot.records.p1 import Attachment, Message, P1Record, RecordError
 
-T = TypeVar("T")
+OPEN_FILES = 64
+"""So many shard files are open at once, however many there are."""
 
-REMEDY = "Run the step again without --resume."
+
+def merge_p1(sources: Sequence[Path], target: Path, *, rows: Sequence[int]) -> int:
+    """Merges p1 shard files into `target` and gives the number of records.
+
+    Rows with the same content become one record, rows of one message one message with several attachments; rows
+    without an image are grouped by attachment. `rows`: the row numbers that must be there, ascending.
+
+    Raises:
+        IncompleteError: a row is missing, there twice, or not among `rows`; nothing is written.
+        StorageError: the disk refused.
+    """
+    lines = _survey(sources)
+    _require_each_row_once(lines.row, rows, target)
+    count = 0
+    with _Shelf(sources) as shelf, writing(target) as out:
+        for members in _groups(lines):
+            out.write(jsonl.encode_line(_combined(shelf, lines, members)))
+            count += 1
+    return count
+
+
+def merge_in_order(sources: Sequence[Path], target: Path, *, rows: Sequence[int]) -> int:
+    """Merges shard files that have a line for each of `rows` (ascending) into `target`, in that order.
+
+    Shard follows shard, and within one the lines ascend as well.
+
+    Raises:
+        IncompleteError: a row is missing, or a line is of no row or of one that was there before; nothing is written.
+        StorageError: the disk refused.
+    """
+    expected = iter(rows)
+    with writing(target) as out:
+        for source in sources:
+            with source.open("rb") as lines:
+                for line in lines:
+                    found = decode_line(line, Numbered, str(source)).row
+                    wanted = next(expected, None)
+                    if found != wanted:
+                        what = f"row {found} where row {wanted} should be"
+                        raise IncompleteError(what, where=str(source), remedy=AGAIN)
+                    out.write(line)
+        missing = next(expected, None)
+        if missing is not None:
+            raise IncompleteError(f"row {missing} is in no shard", where=str(target), remedy=AGAIN)
+    return len(rows)
 
 
 @dataclass(frozen=True)
 class _Lines:
-    """Where each line is (file, offset, length), its row, and the 32 bytes that name its group."""
+    """Where each line is (file, offset, length in bytes), its row, and the 32 bytes that name its group."""
 
     file: NDArray[np.uint32]
     offset: NDArray[np.uint64]
@@ -40,58 +85,8 @@ class _Lines:
     group: NDArray[np.uint64]
 
 
-def merge_p1(sources: Sequence[Path], target: Path, *, rows: int) -> int:
-    """Merges p1 shard files into `target` and gives the number of records.
-
-    Rows with the same content become one record, rows of one message one message with several attachments; rows
-    without an image are grouped by attachment.
-
-    Raises:
-        InputError: a row of 0 … rows-1 is missing or there twice; nothing is written.
-        StorageError: the disk refused.
-    """
-    lines = _survey(sources)
-    _require_each_row_once(lines.row, rows, target)
-    count = 0
-    with ExitStack() as stack, writing(target) as out:
-        maps = [_mapped(stack, path) for path in sources]
-        for members in _groups(lines):
-            records = [_line(maps, lines, member) for member in members]
-            out.write(jsonl.encode_line(_combined(records)))
-            count += 1
-    return count
-
-
-def merge_in_order(sources: Sequence[Path], target: Path, *, rows: Sequence[int]) -> int:
-    """Merges shard files that have a line for each of `rows` (ascending) into `target`, in that order.
-
-    Raises:
-        InputError: a row is missing, or a line is of no row or of one that was there before; nothing is written.
-        StorageError: the disk refused.
-    """
-    expected = iter(rows)
-    with writing(target) as out:
-        for source in sources:
-            with source.open("rb") as lines:
-                for line in lines:
-                    found = _decode(line, _Numbered, source).row
-                    wanted = next(expected, None)
-                    if found != wanted:
-                        what = f"row {found} where row {wanted} should be"
-                        raise InputError(what, where=str(source), remedy=REMEDY)
-                    out.write(line)
-        missing = next(expected, None)
-        if missing is not None:
-            raise InputError(f"row {missing} is in no shard", where=str(target), remedy=REMEDY)
-    return len(rows)
-
-
 class _Url(msgspec.Struct):
     url: str | None = None
-
-
-class _Numbered(msgspec.Struct):
-    row: int
 
 
 class _Key(msgspec.Struct):
@@ -102,11 +97,43 @@ class _Key(msgspec.Struct):
     messages: list[_Url] = []
 
 
-def _decode(line: bytes, kind: type[T], source: Path) -> T:
-    try:
-        return jsonl.decode(line, kind)
-    except msgspec.DecodeError as error:
-        raise InputError(f"a line is no record ({error})", where=str(source), remedy=REMEDY) from None
+class _Posted(msgspec.Struct):
+    """What a further line of a group adds to its record: its messages, and whether its scores are any good."""
+
+    messages: list[Message]
+    error: RecordError | None = None
+
+
+class _Shelf:
+    """The shard files, the last used of them open."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._open: OrderedDict[int, BinaryIO] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._open.values():
+            file.close()
+
+    def line(self, lines: _Lines, member: np.int64) -> bytes:
+        file = self._file(int(lines.file[member]))
+        file.seek(int(lines.offset[member]))
+        return file.read(int(lines.length[member]))
+
+    def path(self, lines: _Lines, member: np.int64) -> str:
+        return str(self._paths[int(lines.file[member])])
+
+    def _file(self, number: int) -> BinaryIO:
+        file = self._open.get(number)
+        if file is None:
+            while len(self._open) >= OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            file = self._open[number] = self._paths[number].open("rb")
+        self._open.move_to_end(number)
+        return file
 
 
 def _survey(sources: Sequence[Path]) -> _Lines:
@@ -115,7 +142,7 @@ def _survey(sources: Sequence[Path]) -> _Lines:
         offset = 0
         with source.open("rb") as lines:
             for line in lines:
-                key = _decode(line, _Key, source)
+                key = decode_line(line, _Key, str(source))
                 files.append(number)
                 offsets.append(offset)
                 lengths.append(len(line))
@@ -123,11 +150,11 @@ def _survey(sources: Sequence[Path]) -> _Lines:
                 groups += _group_of(key)
                 offset += len(line)
     return _Lines(
-        np.array(files, np.uint32),
-        np.array(offsets, np.uint64),
-        np.array(lengths, np.uint32),
-        np.array(rows, np.uint64),
-        np.frombuffer(bytes(groups), np.uint64).reshape(-1, 4),
+        np.frombuffer(files, np.uint32),
+        np.frombuffer(offsets, np.uint64),
+        np.frombuffer(lengths, np.uint32),
+        np.frombuffer(rows, np.uint64),
+        np.frombuffer(groups, np.uint64).reshape(-1, 4),
     )
 
 
@@ -136,17 +163,20 @@ def _group_of(key: _Key) -> bytes:
         return bytes.fromhex(key.sha256)
     url = key.messages[0].url if key.messages else None
     name = f"row:{key.row}" if url is None else attachment_key(url)
-    return hashlib.sha256(b"no image\0" + name.encode()).digest()
+    return hashlib.sha256(b"no image\0" + name.encode("utf-8", "surrogatepass")).digest()
 
 
-def _require_each_row_once(found: NDArray[np.uint64], rows: int, target: Path) -> None:
-    times = np.bincount(found.astype(np.int64), minlength=rows)
-    wrong = np.flatnonzero(times != np.where(np.arange(len(times)) < rows, 1, 0))
-    if len(wrong):
-        row = int(wrong[0])
-        state = f"there {times[row]} times" if row < rows else "not of this index"
-        more = f", and {len(wrong) - 1} more rows are wrong" if len(wrong) > 1 else ""
-        raise InputError(f"row {row} is {state}{more}", where=str(target), remedy=REMEDY)
+def _require_each_row_once(found: NDArray[np.uint64], rows: Sequence[int], target: Path) -> None:
+    wanted = np.asarray(rows, np.uint64)
+    have, times = np.unique(found, return_counts=True)
+    for wrong, state in (
+        (have[times > 1], "there more than once"),
+        (np.setdiff1d(wanted, have, assume_unique=True), "missing"),
+        (np.setdiff1d(have, wanted, assume_unique=True), "not of this index"),
+    ):
+        if len(wrong):
+            more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise IncompleteError(f"row {wrong[0]} is {state}{more}", where=str(target), remedy=AGAIN)
 
 
 def _groups(lines: _Lines) -> Iterator[NDArray[np.int64]]:
@@ -161,29 +191,23 @@ def _groups(lines: _Lines) -> Iterator[NDArray[np.int64]]:
         yield order[starts[first] : ends[first]]
 
 
-def _mapped(stack: ExitStack, path: Path) -> mmap.mmap | bytes:
-    data = stack.enter_context(path.open("rb"))
-    if path.stat().st_size == 0:
-        return b""
-    return stack.enter_context(mmap.mmap(data.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def _line(maps: Sequence[mmap.mmap | bytes], lines: _Lines, member: np.int64) -> P1Record:
-    start = int(lines.offset[member])
-    return jsonl.decode(maps[lines.file[member]][start : start + int(lines.length[member])], P1Record)
-
-
-def _combined(records: Sequence[P1Record]) -> P1Record:
-    """The first record, with the messages of all."""
-    first = records[0]
+def _combined(shelf: _Shelf, lines: _Lines, members: NDArray[np.int64]) -> P1Record:
+    """One record with the messages of all members; its scores are those of the first member that has any."""
     messages: dict[tuple[object, ...], Message] = {}
-    for record in records:
-        for message in record.messages:
+    judged = members[0]
+    found = False
+    for member in members:
+        posted = decode_line(shelf.line(lines, member), _Posted, shelf.path(lines, member))
+        if posted.error is None and not found:
+            judged, found = member, True
+        for message in posted.messages:
             known = messages.setdefault(_message_key(message), message)
             if known is not message:
                 _join(known, message)
-    first.messages = list(messages.values())
-    return first
+    record = decode_line(shelf.line(lines, judged), P1Record, shelf.path(lines, judged))
+    record.row = int(lines.row[members[0]])
+    record.messages = list(messages.values())
+    return record
 
 
 def _message_key(message: Message) -> tuple[object, ...]:

@@ -1,17 +1,17 @@
-"""What p1 and p2 have in common: a set of shard jobs, and a merge that accounts for every row."""
+"""What p1 and p2 have in common: a set of shard jobs, how one is done, and a merge that accounts for every row."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol, Self
 
-from modbot.files.journal import ShardFiles
-from modbot.files.paths import Partition
-from modbot.records.progress import Event, Receipt
+from modbot.files.journal import Journal, JournalLine, ShardFiles
+from modbot.records.progress import Event, Receipt, ShardAdvanced, ShardStarted
 
 Report = Callable[[Event], None]
 """Takes every event of a step."""
@@ -42,7 +42,10 @@ class ShardJob(Protocol):
     @property
     def rows(self) -> int: ...
 
-    def run(self, report: Callable[[Event], None]) -> Receipt:
+    @property
+    def resume(self) -> bool: ...
+
+    def run(self, report: Report) -> Receipt:
         """Does the shard, from its journal on, and publishes it. The one entry point of a job."""
         ...
 
@@ -56,34 +59,75 @@ class Step:
     """A step of a day, planned: its jobs, its settings as people read them, and how its shards become one file."""
 
     name: str
-    partition: Partition
+    profile: str
+    date: str
     jobs: tuple[ShardJob, ...]
     settings: dict[str, Any]
+    shard_metrics: Path | None
+    """The folder of the metrics of each shard; None: none are written."""
     merge: Callable[[], int]
-    """Merges the finished shards and gives the number of records. Raises InputError unless every row is there once."""
+    """Merges the finished shards, gives the number of records. Raises IncompleteError if rows are not there once."""
+
+
+class ShardWork:
+    """A shard that is being done: its journal, and the events that say how far it is."""
+
+    def __init__(self, job: ShardJob, journal: Journal, report: Report) -> None:
+        self._job = job
+        self._journal = journal
+        self._report = report
+        self._due = Throttle(1.0)
+        self._started = time.monotonic()
+        self.recovered = frozenset(journal.rows)
+        """The rows that an earlier run did."""
+        self.path = journal.path
+
+    def append(self, line: bytes) -> None:
+        """Journals one line. Raises StorageError."""
+        self._journal.append(line)
+        if self._due():
+            self._advance()
+
+    def _advance(self) -> None:
+        self._report(ShardAdvanced(shard=self._job.name, done=len(self._journal.rows), failed=self._journal.failed))
+
+    def finish(self, step: str, counters: Mapping[str, float], detail: Mapping[str, object]) -> Receipt:
+        """Publishes the shard. `counters` get the shard's `wall_time_s`."""
+        self._advance()
+        seconds = round(time.monotonic() - self._started, 3)
+        return self._journal.finish(
+            step=step,
+            rows=self._job.rows,
+            finished_at=utc_now(),
+            counters={**counters, "wall_time_s": seconds},
+            detail=dict(detail),
+        )
+
+
+@contextmanager
+def shard_work(job: ShardJob, report: Report, *, kind: type[JournalLine] = JournalLine) -> Iterator[ShardWork]:
+    """The work on a shard, behind what its journal has; `kind` says what a failure is."""
+    with Journal(job.files, settings=job.settings, inputs=job.inputs, resume=job.resume, kind=kind) as journal:
+        report(ShardStarted(shard=job.name, rows=job.rows, done=len(journal.rows), failed=journal.failed))
+        yield ShardWork(job, journal, report)
 
 
 class Bus:
-    """Takes events from any thread and hands them to the one listener; what came before it listened is kept for it."""
+    """Takes events from any thread without waiting; the leading thread hands them on when it is its turn."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._listener: Callable[[Event], None] | None = None
-        self._kept: list[Event] = []
+        self._events: SimpleQueue[Event] = SimpleQueue()
 
     def publish(self, event: Event) -> None:
-        with self._lock:
-            if self._listener is None:
-                self._kept.append(event)
-            else:
-                self._listener(event)
+        self._events.put(event)
 
-    def listen(self, listener: Callable[[Event], None]) -> None:
-        with self._lock:
-            self._listener = listener
-            kept, self._kept = self._kept, []
-            for event in kept:
-                listener(event)
+    def drain(self, listener: Report) -> None:
+        while True:
+            try:
+                event = self._events.get_nowait()
+            except Empty:
+                return
+            listener(event)
 
 
 class Throttle:

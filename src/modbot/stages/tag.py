@@ -29,22 +29,19 @@ from modbot.fetch.coordinator import Coordinator
 from modbot.fetch.hosts import HostPolicy, is_discord
 from modbot.fetch.remote import RemoteCoordinator
 from modbot.fetch.store import Store, Stored
-from modbot.files.atomic import storage_errors, write_bytes
+from modbot.files.atomic import storage_errors, writing
 from modbot.files.index_csv import read_rows
-from modbot.files.journal import Journal, JournalLine, ShardFiles, digest_of, file_digest, read_receipt
-from modbot.files.paths import Partition
-from modbot.files.shards import ShardSet
+from modbot.files.journal import JournalLine, ShardFiles, digest_of, read_receipt
 from modbot.models.imaging import DecodeError, decode, phash
 from modbot.models.registry import locate
 from modbot.models.tagger import Tagger, open_tagger
 from modbot.records import jsonl
 from modbot.records.index import IndexRow
 from modbot.records.p1 import Attachment, ImageInfo, Message, P1Record, RecordError, Wd14
-from modbot.records.progress import Event, Notice, Receipt, ShardAdvanced, ShardStarted
+from modbot.records.progress import Notice, Receipt
 from modbot.records.tags import Group
 from modbot.settings import Secret
-from modbot.stages.merge import merge_p1
-from modbot.stages.step import Step, Throttle, utc_now
+from modbot.stages.step import Report, shard_work
 
 REMEMBERED = 1024
 """How many contents a shard remembers, so that a picture posted under many links is judged once."""
@@ -104,53 +101,13 @@ class TagJob:
     def resumed(self) -> Self:
         return replace(self, resume=True)
 
-    def run(self, report: Callable[[Event], None]) -> Receipt:
+    def run(self, report: Report) -> Receipt:
         """Tags the shard's rows that its journal does not have yet, and publishes it."""
         return asyncio.run(self._run(report))
 
-    async def _run(self, report: Callable[[Event], None]) -> Receipt:
+    async def _run(self, report: Report) -> Receipt:
         async with RemoteCoordinator(self.coordinator) as coordinator:
             return await tag_shard(self, coordinator, report)
-
-
-def plan(
-    partition: Partition,
-    folder: Path,
-    shards: ShardSet,
-    *,
-    tagging: TagSettings,
-    fetching: FetchSettings,
-    coordinator: Path,
-    resume: bool,
-    shown: dict[str, Any],
-) -> Step:
-    """p1 of a day: a job for each shard. `shown`: the settings as the manifest tells them.
-
-    Raises:
-        ModelError: the model is not on disk, or not the one that was pinned.
-    """
-    settings = settings_digest(tagging)
-    jobs = tuple(
-        TagJob(
-            files=ShardFiles(partition.step_shards("p1"), name),
-            source=folder / f"{name}.csv",
-            rows=rows,
-            settings=settings,
-            inputs=file_digest(folder / f"{name}.csv"),
-            resume=resume,
-            tagging=tagging,
-            fetching=fetching,
-            coordinator=coordinator,
-        )
-        for name, rows in zip(shards.names(), shards.rows, strict=True)
-    )
-    return Step(
-        name="p1",
-        partition=partition,
-        jobs=jobs,
-        settings=shown,
-        merge=lambda: merge_p1([job.files.lines for job in jobs], partition.merged("p1"), rows=shards.total),
-    )
 
 
 def refuse_discord(sources: Iterable[Path]) -> None:
@@ -179,65 +136,55 @@ def retry_failed(files: ShardFiles, kinds: Collection[str], *, settings: str, in
     """
     if read_receipt(files, settings=settings, inputs=inputs) is None:
         return 0
-    kept, dropped = bytearray(), 0
-    for line in files.lines.read_bytes().splitlines(keepends=True):
-        error = jsonl.decode(line, JournalLine).error
-        if error is not None and (not kinds or error.kind in kinds):
-            dropped += 1
-        else:
-            kept += line
-    if dropped:
-        with storage_errors(files.receipt):
-            write_bytes(files.journal(digest_of(settings, inputs)), bytes(kept))
+    dropped = 0
+    with files.lines.open("rb") as lines, writing(files.journal(digest_of(settings, inputs))) as kept:
+        for line in lines:
+            failure = jsonl.decode(line, JournalLine).failure
+            if failure is not None and (not kinds or failure in kinds):
+                dropped += 1
+            else:
+                kept.write(line)
+    with storage_errors(files.receipt):
+        if dropped:
             files.receipt.unlink()
+        else:
+            files.journal(digest_of(settings, inputs)).unlink()
     return dropped
 
 
-async def tag_shard(job: TagJob, coordinator: Coordinator, report: Callable[[Event], None]) -> Receipt:
+async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Receipt:
     """Does one shard: every row a line in the journal, then the receipt.
 
     Raises:
         ModbotError: what ends the run (a full disk, a stopped budget, a model that is not there).
     """
-    started = monotonic()
     tagger = _tagger(job.tagging.model, job.tagging.models_dir, job.tagging.provider)
     for warning in tagger.warnings:
         report(Notice(text=warning))
     batch = job.tagging.batch or (1 if tagger.provider in {"cpu", "openvino"} else GPU_BATCH)
     store = Store(job.fetching.cache_dir)
     async with AsyncExitStack() as stack:
-        journal = stack.enter_context(Journal(job.files, settings=job.settings, inputs=job.inputs, resume=job.resume))
+        work = stack.enter_context(shard_work(job, report))
+        # A network volume may take its time for a line; the transfers must not stand still meanwhile.
+        writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="journal"))
         fetcher = await stack.enter_async_context(_fetcher(job.fetching, store, coordinator))
         judge = await stack.enter_async_context(_Judge(tagger, store, job.tagging, batch))
-        report(ShardStarted(shard=job.name, rows=job.rows, done=len(journal.rows), failed=journal.failed))
-        due = Throttle(1.0)
+        loop = asyncio.get_running_loop()
 
         async def do(row: IndexRow) -> None:
-            journal.append(jsonl.encode_line(await _record(row, fetcher, judge)))
-            if due():
-                report(ShardAdvanced(shard=job.name, done=len(journal.rows), failed=journal.failed))
+            line = jsonl.encode_line(await _record(row, fetcher, judge))
+            await loop.run_in_executor(writer, work.append, line)
 
-        recovered = frozenset(journal.rows)
-        todo = (row for row in read_rows(job.source) if row.row not in recovered)
+        todo = (row for row in read_rows(job.source) if row.row not in work.recovered)
         await _each(do, todo, at_once=job.fetching.concurrency + 2 * batch)
-        report(ShardAdvanced(shard=job.name, done=len(journal.rows), failed=journal.failed))
-        counters = {
-            **msgspec.structs.asdict(fetcher.counters),
-            **judge.counters(),
-            "wall_time_s": round(monotonic() - started, 3),
+        counters = {**msgspec.structs.asdict(fetcher.counters), **judge.counters()}
+        detail = {
+            "model": tagger.name,
+            "provider": tagger.provider,
+            "precision": tagger.precision,
+            "seconds": judge.seconds(),
         }
-        return journal.finish(
-            step="p1",
-            rows=job.rows,
-            finished_at=utc_now(),
-            counters=counters,
-            detail={
-                "model": tagger.name,
-                "provider": tagger.provider,
-                "precision": tagger.precision,
-                "seconds": judge.seconds(),
-            },
-        )
+        return work.finish("p1", counters, detail)
 
 
 @lru_cache(maxsize=1)
@@ -403,7 +350,10 @@ class _Judge:
             if isinstance(row, BaseException):
                 if not isinstance(row, Exception):
                     raise row
-                error = RecordError(kind="inference_failed", detail=f"{type(row).__name__}: {row}".partition("\n")[0])
+                error = RecordError(kind="inference_failed", detail=_one_line(row))
+                return Judged(phash=prepared.phash, image=prepared.image, error=error)
+            if not np.isfinite(row).all():
+                error = RecordError(kind="inference_failed", detail="the model gave a score that is no finite number")
                 return Judged(phash=prepared.phash, image=prepared.image, error=error)
             scored.append(row)
         self._inferred += 1
@@ -420,14 +370,16 @@ class _Judge:
             return None
         try:
             decoded = decode(data, max_frames=self._frames)
+            prepared = _Prepared(
+                phash=phash(decoded.frames[0].picture),
+                image=decoded.info,
+                frames=[frame.index for frame in decoded.frames],
+                tensors=[self._tagger.prepare(frame.picture) for frame in decoded.frames],
+            )
         except DecodeError as error:
             return Judged(error=RecordError(kind=error.kind, detail=error.detail))
-        prepared = _Prepared(
-            phash=phash(decoded.frames[0].picture),
-            image=decoded.info,
-            frames=[frame.index for frame in decoded.frames],
-            tensors=[self._tagger.prepare(frame.picture) for frame in decoded.frames],
-        )
+        except Exception as error:  # noqa: BLE001 - one image must not take its shard with it; it is a record that says so
+            return Judged(error=RecordError(kind="decode_failed", detail=_one_line(error)))
         self._decode_seconds += monotonic() - started
         return prepared
 
@@ -496,3 +448,7 @@ async def _cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
     for task in ending:
         task.cancel()
     await asyncio.gather(*ending, return_exceptions=True)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
