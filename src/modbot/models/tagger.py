@@ -49,7 +49,11 @@ class Tagger(Protocol):
         ...
 
     def scores(self, batch: Sequence[Array]) -> Array:
-        """One row of scores per input, float32 [N, outputs], 0 to 1. On a CPU a row does not depend on its batch."""
+        """One row of scores per input, float32 [N, outputs], 0 to 1. On a CPU a row does not depend on its batch.
+
+        A row that is not finite (`numpy.isfinite`) throughout comes of a model or a provider that is broken: the caller
+        takes it for an inference that failed, and asks neither `describe` nor `badness` about it.
+        """
         ...
 
     def describe(self, row: Array, *, keep: Callable[[str], bool], frame: int = 0) -> Wd14:
@@ -74,9 +78,19 @@ def open_tagger(
         ModelError: it is not on disk, or is not the model that was pinned, or no tagger.
         SettingError: no such provider.
     """
-    model = registry.locate(name, models_dir, kind="tagger", tell=tell)
+    return load_tagger(registry.locate(name, models_dir, kind="tagger", tell=tell), provider=provider)
+
+
+def load_tagger(model: registry.Installed, *, provider: str = "auto") -> Tagger:
+    """A tagger that was checked already, perhaps by another process, ready to run; its weights are not read twice.
+
+    Raises:
+        ModelError: it is no longer the one that was checked, or no tagger.
+        SettingError: no such provider.
+    """
+    registry.recheck(model, kind="tagger")
     session = open_session(model.model, provider)
-    return OpenNsfw(model, session) if name == OPEN_NSFW else Wd14Tagger(model, session)
+    return OpenNsfw(model, session) if model.name == OPEN_NSFW else Wd14Tagger(model, session)
 
 
 class _OnSession:

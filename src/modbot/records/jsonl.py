@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,5 +34,5 @@ def decode_any(data: bytes | str) -> Any:  # noqa: ANN401 - JSON of unknown shap
 
 
 def score(value: float) -> float:
-    """A score with 6 decimals. A value that is no number stays what it is, and is dealt with where it is judged."""
-    return round(float(value), SCORE_DECIMALS) if math.isfinite(value) else float(value)
+    """A score with 6 decimals. NaN and infinity are refused before they come here: in JSON they would be null."""
+    return round(float(value), SCORE_DECIMALS)

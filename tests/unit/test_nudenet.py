@@ -1,0 +1,47 @@
+"""What the detector makes of a model's numbers; that they are the package's own is the contract's to test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modbot.models.nudenet import Detector
+from modbot.models.providers import Array, Session
+from modbot.models.registry import Installed
+
+MODEL = Installed("320n", Path("320n"), "3.4.2", verified=True, stamp=())
+PICTURE = Image.new("RGB", (640, 320))
+
+
+def detector(output: Array) -> Detector:
+    """A detector whose model gives this output, [22, rows], for whatever it is shown."""
+    runtime = SimpleNamespace(run=lambda *_: [output[np.newaxis]], get_inputs=lambda: [SimpleNamespace(name="images")])
+    return Detector(MODEL, Session(runtime, "cpu", (), (None, 3, 320, 320), (None, *output.shape)))
+
+
+def one_face() -> Array:
+    """One row: a box of 40 x 20 around (160, 80) in the model's 320 x 320, class 12 with 0.75."""
+    output = np.zeros((22, 1), dtype=np.float32)
+    output[:4, 0] = (160, 80, 40, 20)
+    output[4 + 12, 0] = 0.75
+    return output
+
+
+def test_a_row_is_a_detection_in_the_pixels_of_the_original() -> None:
+    found = detector(one_face())
+    ((face,),) = found.detect([found.prepare(PICTURE)])
+    assert (face.class_, face.score, face.box) == ("FACE_MALE", 0.75, (280, 140, 80, 40))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("row", [0, 3, 4, 21])
+def test_numbers_that_are_none_are_not_told_as_nothing_found(number: float, row: int) -> None:
+    output = one_face()
+    output[row, 0] = number
+    broken = detector(output)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        broken.detect([broken.prepare(PICTURE)])
