@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from modbot.files.atomic import Draft, write_bytes, writing
+from modbot.files.atomic import write_bytes, writing
 from modbot.files.paths import Partition
 from modbot.records.evidence import read
 from modbot.records.finding import REPORT_COLUMNS, finding
@@ -24,27 +24,39 @@ from modbot.stages.tally import Tally
 Emit = Callable[[Judged], object]
 
 
+@dataclass(frozen=True)
+class Results:
+    """Where the findings and their report go, and where if they hold only a part of the day."""
+
+    findings: Path
+    report: Path
+    part_findings: Path
+    part_report: Path
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Where a scan writes; None: not at all.
+    """Where a scan writes; None: not at all. `metrics` are all the places that get the metrics document."""
 
-    `findings` and `report` are the whole day's; a run that left a record out writes `part_findings` and `part_report`
-    instead. `metrics` are all the places that get the metrics document.
-    """
-
-    findings: Path | None = None
-    report: Path | None = None
-    part_findings: Path | None = None
-    part_report: Path | None = None
+    results: Results | None = None
     trace: Path | None = None
     metrics: tuple[Path, ...] = ()
 
     @property
     def shown(self) -> dict[str, Any]:
         """As `--print-config` tells it."""
-        named = {"findings": self.findings, "report": self.report, "trace": self.trace}
+        findings, report = (None, None) if self.results is None else (self.results.findings, self.results.report)
+        named = {"findings": findings, "report": report, "trace": self.trace}
         paths = {name: None if path is None else str(path) for name, path in named.items()}
         return {**paths, "metrics": [str(path) for path in self.metrics]}
+
+    def written(self, *, whole: bool) -> tuple[Path, ...]:
+        """The files of a run that took the whole day, or a part of it."""
+        results: tuple[Path, ...] = ()
+        if self.results is not None:
+            found = self.results
+            results = (found.findings, found.report) if whole else (found.part_findings, found.part_report)
+        return (*results, *(() if self.trace is None else (self.trace,)), *self.metrics)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +99,10 @@ def outputs_of(
     everywhere = tuple(dict.fromkeys((partition.scan_metrics, partition.latest_scan, *named)))
     if findings is not None:
         report = report_beside(findings)
-        return Outputs(findings=findings, report=report, metrics=everywhere, trace=trace)
+        return Outputs(results=Results(findings, report, findings, report), metrics=everywhere, trace=trace)
+    findings, report = partition.findings, partition.report
     return Outputs(
-        findings=partition.findings,
-        report=partition.report,
-        part_findings=part_of(partition.findings),
-        part_report=part_of(partition.report),
-        metrics=everywhere,
-        trace=trace,
+        results=Results(findings, report, part_of(findings), part_of(report)), metrics=everywhere, trace=trace
     )
 
 
@@ -111,34 +119,44 @@ def scan(job: ScanJob) -> Scanned:
     lines = numbered_lines(
         job.analysis, what="the p2 records", remedy="Analyze the day first (modbot analyze), or name them: --analysis"
     )
-    drafts: list[Draft] = []
-    with ExitStack() as stack:
-        emitters: list[Emit] = []
-        if outputs.report is not None:
-            report = stack.enter_context(writing(outputs.report))
-            drafts.append(report)
-            write_row = stack.enter_context(sheet(report, REPORT_COLUMNS))
-            emitters.append(lambda judged: write_row(report_row(judged.reading.evidence, judged.tags, judged.outcome)))
-        if outputs.findings is not None:
-            findings = stack.enter_context(writing(outputs.findings))
-            drafts.append(findings)
-            write = findings.write
-            emitters.append(lambda judged: write(finding(judged.reading.line, judged.outcome)))
-        if outputs.trace is not None:
-            trace = stack.enter_context(writing(outputs.trace)).write
-            emitters.append(lambda judged: trace(trace_line(judged)))
+    with _emitting(outputs, tally) as emitters:
         judge_lines(lines, job.judge, job.selection, tally, emitters)
-        if tally.left_out and outputs.part_findings is not None and outputs.part_report is not None:
-            report.path, findings.path = outputs.part_report, outputs.part_findings
     metrics = tally.metrics(
         wall_time_s=perf_counter() - started, context=job.context, ruleset=job.account(tally.models)
     )
     for path in outputs.metrics:
         write_bytes(path, encode_document(metrics))
-    traces = () if outputs.trace is None else (outputs.trace,)
-    return Scanned(
-        tally=tally, metrics=metrics, written=(*(draft.path for draft in reversed(drafts)), *traces, *outputs.metrics)
-    )
+    return Scanned(tally=tally, metrics=metrics, written=outputs.written(whole=not tally.left_out))
+
+
+@contextmanager
+def _emitting(outputs: Outputs, tally: Tally) -> Iterator[list[Emit]]:
+    """What takes each finding to the files; these stand when the block has ended well."""
+    emitters: list[Emit] = []
+    with ExitStack() as stack:
+        if outputs.results is not None:
+            emitters += stack.enter_context(_results(outputs.results, tally))
+        if outputs.trace is not None:
+            write = stack.enter_context(writing(outputs.trace)).write
+            emitters.append(lambda judged: write(trace_line(judged)))
+        yield emitters
+
+
+@contextmanager
+def _results(results: Results, tally: Tally) -> Iterator[tuple[Emit, Emit]]:
+    """As `_emitting`; only when all is counted is it known whether they are the whole day's."""
+    with (
+        writing(results.report) as report,
+        sheet(report, REPORT_COLUMNS) as write_row,
+        writing(results.findings) as findings,
+    ):
+        write = findings.write
+        yield (
+            lambda judged: write_row(report_row(judged.reading.evidence, judged.tags, judged.outcome)),
+            lambda judged: write(finding(judged.reading.line, judged.outcome)),
+        )
+        if tally.left_out:
+            findings.path, report.path = results.part_findings, results.part_report
 
 
 def judge_lines(
