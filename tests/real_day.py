@@ -93,6 +93,10 @@ class RealDay:
         document: dict[str, Any] = json.loads((self.tree / "metrics" / f"{step}_metrics_{DATE}.json").read_bytes())
         return document
 
+    def manifest(self, step: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.tree / "status" / f"{step}_manifest_{PROFILE}.json").read_bytes())
+        return document
+
     def journal_lines(self, step: str) -> int:
         """Lines that a step has so far, in journals and finished shards."""
         folder = self.tree / step / "shards" / DATE

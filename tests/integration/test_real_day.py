@@ -151,6 +151,21 @@ def test_the_second_run_on_a_partition_says_who_has_it(day: RealDay) -> None:
     day.tag("--resume")
 
 
+def test_a_run_that_lost_its_partition_ends(day: RealDay) -> None:
+    day.split(2)
+    process = day.start("tag", "--qps", "1")
+    until(lambda: day.journal_lines("p1") >= 1)
+    (lease,) = day.tree.glob("status/lease_*.json")
+    taken = json.loads(lease.read_bytes()) | {"token": "another", "host": "far", "machine": "far"}
+    lease.write_text(json.dumps(taken))
+    _, told = process.communicate(timeout=15)
+    assert process.returncode == 1, told
+    assert "held by 'modbot tag' on far" in told
+    assert not day.merged("p1").exists()
+    states = {shard["state"] for shard in day.manifest("p1")["shards"].values()}
+    assert states == {"queued"}
+
+
 def test_resume_does_only_what_is_unfinished_or_was_done_with_other_settings(
     day: RealDay, server: SampleServer
 ) -> None:
@@ -236,5 +251,10 @@ def test_one_csv_gives_the_same_records_as_the_shards(day: RealDay, undisturbed:
     day.tag("--input", str(index), "--out", "one.jsonl", "--metrics", "one.json")
     assert (day.root / "one.jsonl").read_bytes() == undisturbed.merged("p1").read_bytes()
     assert json.loads((day.root / "one.json").read_bytes())["rows"] == 32
+    day.split(2)
+    shard = day.tree / "p0" / "shards" / "shard_01.csv"
+    day.tag("--input", str(shard), "--out", "shard.jsonl")
+    rows = [json.loads(line)["row"] for line in (day.root / "shard.jsonl").read_text().splitlines()]
+    assert min(rows) == 16
     day.tag("--input", str(index), "--out", "one.jsonl", "--metrics", "one.json", "--resume")
     assert (day.root / "one.jsonl").read_bytes() == undisturbed.merged("p1").read_bytes()

@@ -1,0 +1,91 @@
+"""Worker processes that die, at every moment at which they can."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from modbot.engine.local import ATTEMPTS, run_shards, threads_each
+from modbot.errors import BusyError, StorageError
+from modbot.files.journal import ShardFiles
+from modbot.records.progress import Event, ShardFailed, ShardFinished
+from tests.engine_jobs import Job
+
+
+def jobs(folder: Path, *manners: str) -> list[Job]:
+    return [Job(ShardFiles(folder, f"shard_{number:02d}"), manner) for number, manner in enumerate(manners)]
+
+
+def finished(events: list[Event]) -> set[str]:
+    return {event.receipt.shard for event in events if isinstance(event, ShardFinished)}
+
+
+def test_every_shard_is_done_and_workers_are_used_again(tmp_path: Path) -> None:
+    events: list[Event] = []
+    todo = jobs(tmp_path, *["well"] * 5)
+    assert run_shards(todo, parallel=2, report=events.append) == []
+    assert finished(events) == {job.name for job in todo}
+    processes = {trace.name.split(".")[1] for job in todo for trace in job.traces()}
+    assert len(processes) == 2
+
+
+def test_a_shard_whose_worker_dies_is_gone_on_with(tmp_path: Path) -> None:
+    events: list[Event] = []
+    todo = jobs(tmp_path, "well", "dies_once", "well")
+    assert run_shards(todo, parallel=1, report=events.append) == []
+    assert finished(events) == {job.name for job in todo}
+    assert [trace.name.split(".")[2] for trace in todo[1].traces()].count("again") == 1
+
+
+def test_a_shard_that_kills_every_worker_is_given_up_and_the_others_are_done(tmp_path: Path) -> None:
+    events: list[Event] = []
+    todo = jobs(tmp_path, "dies", "well", "well")
+    assert run_shards(todo, parallel=2, report=events.append) == ["shard_00"]
+    assert finished(events) == {"shard_01", "shard_02"}
+    assert len(todo[0].traces()) == ATTEMPTS
+    (failure,) = [event for event in events if isinstance(event, ShardFailed)]
+    assert failure.error == f"its process died {ATTEMPTS} times (exit code 1)"
+
+
+def test_a_worker_that_dies_between_two_shards_takes_none_with_it(tmp_path: Path) -> None:
+    events: list[Event] = []
+
+    def slowly(event: Event) -> None:
+        events.append(event)
+        # Long enough for the worker to die before it gets its next shard.
+        time.sleep(0.3)
+
+    todo = jobs(tmp_path, "dies_afterwards", "well")
+    assert run_shards(todo, parallel=1, report=slowly) == []
+    assert finished(events) == {"shard_00", "shard_01"}
+
+
+def test_a_defect_fails_its_shard_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    events: list[Event] = []
+    assert run_shards(jobs(tmp_path, "raises", "well"), parallel=1, report=events.append) == ["shard_00"]
+    assert finished(events) == {"shard_01"}
+    assert "ZeroDivisionError: a defect" in capfd.readouterr().err
+
+
+def test_what_no_shard_can_help_ends_the_run_at_once(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(StorageError, match="the disk is full"):
+        run_shards(jobs(tmp_path, "slow", "full"), parallel=2, report=lambda _: None)
+    assert time.monotonic() - begun < 20
+
+
+def test_what_is_raised_in_between_ends_the_run(tmp_path: Path) -> None:
+    def lost() -> None:
+        raise BusyError("held by another run")
+
+    with pytest.raises(BusyError):
+        run_shards(jobs(tmp_path, "slow"), parallel=1, report=lambda _: None, tick=lost)
+
+
+def test_threads_are_shared_among_the_workers_that_there_are() -> None:
+    cores = threads_each(1, 10)
+    assert threads_each(cores, 10) == 1
+    assert threads_each(10 * cores, 1) == cores
+    assert threads_each(2, 0) >= 1
