@@ -128,6 +128,11 @@ def test_imports_point_one_way() -> None:
     assert breaches == []
 
 
+def test_commands_leave_the_partition_to_the_stages() -> None:
+    """Whoever writes a partition holds it: a stage that is called from elsewhere does too."""
+    assert [each.place for each in IMPORTS if each.unit == "cli" and each.module == "modbot.files.lease"] == []
+
+
 def test_libraries_stay_with_their_owner() -> None:
     ours = {"modbot", *sys.stdlib_module_names, *EVERYWHERE}
     breaches = [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from modbot.files.lease import hold
 from tests.p2_records import plain
 from tests.p3_day import DATE, Day, jsonl, table
 
@@ -215,3 +216,15 @@ def test_validate_without_a_file_is_an_issue_of_its_own(day: Day) -> None:
 def test_validate_prints_where_the_mode_is_from(day: Day) -> None:
     ran = day.ok("rules", "validate", "--mode", "strict", "--print-config", date=None)
     assert '"mode_source": "--mode"' in ran.out
+
+
+@pytest.mark.parametrize("command", [("report",), ("uncertain",), ("ab", "--rulesB", "configs/candidate.yaml")])
+def test_a_partition_that_another_run_holds_is_left_alone(day: Day, command: tuple[str, ...]) -> None:
+    day.generated(3)
+    day.ok("scan")
+    before = sorted(Path("out").rglob("*"))
+    with hold(day.part, "modbot tag"):
+        ran = day.run(*command)
+    assert ran.code == 1
+    assert "held by 'modbot tag'" in ran.err
+    assert sorted(Path("out").rglob("*")) == before

@@ -43,25 +43,21 @@ if TYPE_CHECKING:
 @click.option("--dates", metavar="DAY..DAY", help="Several days as one comparison; overrides --date.")
 def ab(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
     """Compare two rules files on the same day."""
-    from modbot.files.lease import hold
     from modbot.stages.compare import SampleForm, ab_outputs, compare, skip_legacy
 
     settings = load()
     found = days_of(settings, given["profile"], given["date"], given["dates"], given["analysis"])
-    part = found[-1][0]
-    outputs = ab_outputs(part, out_dir=given["out_dir"], out_json=given["out_json"], out_csv=given["out_csv"])
+    outputs = ab_outputs(found[-1][0], out_dir=given["out_dir"], out_json=given["out_json"], out_csv=given["out_csv"])
     form = SampleForm(
         count=given["sample_diff"], minimal=given["samples_minimal"], redact_urls=given["samples_redact_urls"]
     )
     a, b = (_open(given, name, environment_mode(settings)) for name in ("rules_a", "rules_b"))
     modes = (a.mode, b.mode)
-    with hold(part, "modbot ab"):
-        if given["allow_legacy"] and (a.loaded.legacy or b.loaded.legacy):
-            compared = skip_legacy(modes, outputs)
-        else:
-            compared = compare(
-                [path for _, path in found], (a.judge("yellow"), b.judge("yellow")), modes, outputs, form
-            )
+    if given["allow_legacy"] and (a.loaded.legacy or b.loaded.legacy):
+        compared = skip_legacy(modes, outputs)
+    else:
+        judges = a.judge("yellow"), b.judge("yellow")
+        compared = compare([path for _, path in found], judges, modes, outputs, form)
     _tell(compared, a, b)
 
 

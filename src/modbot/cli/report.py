@@ -28,13 +28,9 @@ def report(
     A report that leaves findings out is report_DAY.part.csv, unless --out names another: the day's own report is only
     ever replaced by the whole day's.
     """
-    from modbot.files.lease import hold
-    from modbot.stages.report import report_files, write_report
+    from modbot.stages.report import write_report
 
     part = partition(load(), profile, date)
-    with hold(part, "modbot report"):
-        written = write_report(
-            findings or part.findings, report_files(part, findings=findings, out=out), severities(severity)
-        )
+    written = write_report(part, severities(severity), findings=findings, out=out)
     left_out = f", {written.left_out} left out" if written.left_out else ""
     click.echo(f"{written.rows} findings{left_out}: {written.path}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +106,6 @@ class Command:
         _tell_range(given["dates"], len(found), total)
 
     def _scan_day(self, part: Partition, analysis: Path) -> Scanned | None:
-        from modbot.files.lease import hold
         from modbot.stages.judge import legacy_green
         from modbot.stages.rulebook import open_rulebook
         from modbot.stages.scan import ScanJob, outputs_of, scan
@@ -128,17 +126,15 @@ class Command:
             click.echo(f"{part.date}: skipped, the rules file is legacy; nothing was written")
             return None
         judge = legacy_green if legacy else book.judge(given["unjudged"])
-        context = {"profile": part.profile, "date": part.date}
         job = ScanJob(
+            partition=part,
             analysis=analysis,
             judge=judge,
             selection=selection,
             outputs=outputs,
             account=book.account,
-            context=context,
         )
-        with nullcontext() if given["dry_run"] else hold(part, "modbot scan"):
-            scanned = scan(job)
+        scanned = scan(job)
         _tell(part, book, scanned)
         return scanned
 

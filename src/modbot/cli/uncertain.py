@@ -34,17 +34,14 @@ def uncertain(
     analysis: Path | None,
 ) -> None:
     """Sample the records nearest to the thresholds for review."""
-    from modbot.files.lease import hold
     from modbot.records.tags import Group
     from modbot.stages.configs import read_signal_config, read_vocabulary
     from modbot.stages.rulebook import signals_of
     from modbot.stages.uncertain import Thresholds, sample_uncertain
 
     part = partition(load(), profile, date)
-    target = out or part.uncertain
     signals = signals_of(Group(read_vocabulary(None).nsfw_general), read_signal_config())
     thresholds = Thresholds(questionable=q_thr, explicit=e_thr, exposure=exposure_thr, eps=eps)
-    with hold(part, "modbot uncertain"):
-        sampled = sample_uncertain(analysis or part.merged("p2"), target, thresholds, topn, signals)
+    sampled = sample_uncertain(part, thresholds, topn, signals, analysis=analysis, out=out)
     unscored = f"; {sampled.unscored} records have no scores" if sampled.unscored else ""
-    click.echo(f"{sampled.written} of {sampled.near} uncertain records{unscored}: {target}")
+    click.echo(f"{sampled.written} of {sampled.near} uncertain records{unscored}: {sampled.path}")

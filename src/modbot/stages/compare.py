@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from modbot.files.atomic import storage_errors, write_bytes, writing
+from modbot.files.lease import hold
 from modbot.files.paths import Partition
 from modbot.records.evidence import Reading, read
 from modbot.records.finding import DIFF_COLUMNS, RANK, SEVERITIES, Outcome
@@ -25,6 +26,7 @@ from modbot.stages.sheet import WriteRow, cell, number, sheet
 COMPARE_NAME = "p3_ab_compare.json"
 DIFF_NAME = "p3_ab_diff.csv"
 SAMPLES_NAME = "p3_ab_diff_samples.jsonl"
+HOLDER = "modbot ab"
 LEGACY_NOTE = "skipped due to legacy ruleset"
 
 RULE_ONLY = 0.5
@@ -37,8 +39,9 @@ SHORT_REASON = 120
 
 @dataclass(frozen=True, kw_only=True)
 class AbOutputs:
-    """Where an A/B run writes; every list holds at least one path, and all of a list get the same bytes."""
+    """Where an A/B run of the partition writes; every list holds a path or more, and all of it get the same bytes."""
 
+    partition: Partition
     compare: tuple[Path, ...]
     diff: tuple[Path, ...]
     samples: tuple[Path, ...]
@@ -81,6 +84,7 @@ def ab_outputs(
     """The partition's places, and `out_dir` as well; `out_json` and `out_csv` win over both."""
     folder = () if out_dir is None else (out_dir,)
     return AbOutputs(
+        partition=partition,
         compare=(out_json,) if out_json else (partition.ab_compare, *(path / COMPARE_NAME for path in folder)),
         diff=(out_csv,) if out_csv else (partition.ab_diff, *(path / DIFF_NAME for path in folder)),
         samples=(partition.ab_samples, *(path / SAMPLES_NAME for path in folder)),
@@ -98,8 +102,20 @@ def compare(
 
     Raises:
         InputError: a p2 file cannot be read.
+        BusyError: another run is at work on the partition.
         StorageError: the disk refused.
     """
+    with hold(outputs.partition, HOLDER):
+        return _compare(analyses, judges, modes, outputs, form)
+
+
+def _compare(
+    analyses: Iterable[Path],
+    judges: tuple[Judge, Judge],
+    modes: tuple[str, str],
+    outputs: AbOutputs,
+    form: SampleForm,
+) -> Compared:
     judge_a, judge_b = judges
     counts = _Counts()
     samples = _Largest(form.count)
@@ -135,14 +151,20 @@ def compare(
 
 
 def skip_legacy(modes: tuple[str, str], outputs: AbOutputs) -> Compared:
-    """Writes only the comparison, with a note, and removes the diff and samples of an earlier run."""
+    """Writes only the comparison, with a note, and removes the diff and samples of an earlier run.
+
+    Raises:
+        BusyError: another run is at work on the partition.
+        StorageError: the disk refused.
+    """
     counts = _Counts()
     document = counts.document(modes, note=LEGACY_NOTE)
-    for path in outputs.compare:
-        write_bytes(path, encode_document(document))
-    for path in (*outputs.diff, *outputs.samples):
-        with storage_errors(path):
-            path.unlink(missing_ok=True)
+    with hold(outputs.partition, HOLDER):
+        for path in outputs.compare:
+            write_bytes(path, encode_document(document))
+        for path in (*outputs.diff, *outputs.samples):
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
     return Compared(
         total=0,
         differing=0,

@@ -11,6 +11,7 @@ import msgspec
 
 from modbot.errors import InputError
 from modbot.files.atomic import writing
+from modbot.files.lease import hold
 from modbot.files.paths import Partition
 from modbot.records.evidence import Evidence, read
 from modbot.records.finding import REPORT_COLUMNS, Outcome, Severity
@@ -107,13 +108,22 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.part{path.suffix}")
 
 
-def write_report(findings: Path, files: ReportFiles, severities: frozenset[Severity]) -> Written:
-    """Writes the report of a findings file; `severities` picks, empty takes all.
+def write_report(
+    partition: Partition, severities: frozenset[Severity], *, findings: Path | None = None, out: Path | None = None
+) -> Written:
+    """Writes the report of the day's findings, or of those that `findings` names; `severities` picks, empty takes all.
 
     Raises:
         InputError: no such file, or a line that is no finding (named by its number).
+        BusyError: another run is at work on the day.
         StorageError: the disk refused.
     """
+    with hold(partition, "modbot report"):
+        files = report_files(partition, findings=findings, out=out)
+        return _write_report(findings or partition.findings, files, severities)
+
+
+def _write_report(findings: Path, files: ReportFiles, severities: frozenset[Severity]) -> Written:
     rows = left_out = 0
     with writing(files.whole) as draft, sheet(draft, REPORT_COLUMNS) as write_row:
         lines = numbered_lines(findings, what="the findings", remedy="Run the scan first: modbot scan")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from modbot.files.atomic import write_bytes, writing
+from modbot.files.lease import hold
 from modbot.files.paths import Partition
 from modbot.records.evidence import read
 from modbot.records.finding import REPORT_COLUMNS, finding
@@ -63,12 +64,12 @@ class Outputs:
 class ScanJob:
     """One day's scan. `account` tells of the rules after a run over records of the taggers that it is given."""
 
+    partition: Partition
     analysis: Path
     judge: Judge
     selection: Selection
     outputs: Outputs
     account: Callable[[Collection[str]], Mapping[str, Any]]
-    context: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +108,18 @@ def outputs_of(
 
 
 def scan(job: ScanJob) -> Scanned:
-    """Judges a day.
+    """Judges a day; nobody else writes it meanwhile, unless the run writes nothing of the day's own.
 
     Raises:
         InputError: the p2 file cannot be read.
+        BusyError: another run is at work on the day.
         StorageError: the disk refused.
     """
+    with nullcontext() if job.outputs.results is None else hold(job.partition, "modbot scan"):
+        return _scan(job)
+
+
+def _scan(job: ScanJob) -> Scanned:
     started = perf_counter()
     tally = Tally()
     outputs = job.outputs
@@ -122,7 +129,9 @@ def scan(job: ScanJob) -> Scanned:
     with _emitting(outputs, tally) as emitters:
         judge_lines(lines, job.judge, job.selection, tally, emitters)
     metrics = tally.metrics(
-        wall_time_s=perf_counter() - started, context=job.context, ruleset=job.account(tally.models)
+        wall_time_s=perf_counter() - started,
+        context={"profile": job.partition.profile, "date": job.partition.date},
+        ruleset=job.account(tally.models),
     )
     for path in outputs.metrics:
         write_bytes(path, encode_document(metrics))

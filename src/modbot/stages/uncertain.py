@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modbot.files.atomic import writing
+from modbot.files.lease import hold
+from modbot.files.paths import Partition
 from modbot.records.evidence import Evidence, read
 from modbot.stages.judge import Signals
 from modbot.stages.lines import numbered_lines
@@ -54,25 +56,40 @@ class Uncertain:
 class Sampled:
     """`near`: records within the distance, `written`: the nearest of them, `unscored`: records without scores."""
 
+    path: Path
     near: int
     written: int
     unscored: int
 
 
-def sample_uncertain(analysis: Path, out: Path, thresholds: Thresholds, top: int, signals: Signals) -> Sampled:
-    """Writes the `top` records nearest to a threshold, nearest first, ties in input order.
+def sample_uncertain(
+    partition: Partition,
+    thresholds: Thresholds,
+    top: int,
+    signals: Signals,
+    *,
+    analysis: Path | None = None,
+    out: Path | None = None,
+) -> Sampled:
+    """Writes the `top` records of the day (or of `analysis`) that are nearest to a threshold; ties in input order.
+
+    `out`: a CSV in another place than the partition's.
 
     Raises:
         InputError: the p2 file cannot be read.
+        BusyError: another run is at work on the day.
         StorageError: the disk refused.
     """
     seen = _Seen()
-    # nsmallest is stable and keeps no more than `top` at a time.
-    nearest = heapq.nsmallest(top, seen.near(analysis, thresholds, signals), key=lambda found: found.distance)
-    with writing(out) as raw, sheet(raw, COLUMNS) as write_row:
-        for found in nearest:
-            write_row(_row(found))
-    return Sampled(seen.count, len(nearest), seen.unscored)
+    path = out or partition.uncertain
+    with hold(partition, "modbot uncertain"):
+        near = seen.near(analysis or partition.merged("p2"), thresholds, signals)
+        # nsmallest is stable and keeps no more than `top` at a time.
+        nearest = heapq.nsmallest(top, near, key=lambda found: found.distance)
+        with writing(path) as raw, sheet(raw, COLUMNS) as write_row:
+            for found in nearest:
+                write_row(_row(found))
+    return Sampled(path, seen.count, len(nearest), seen.unscored)
 
 
 class _Seen:
