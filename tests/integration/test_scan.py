@@ -310,6 +310,26 @@ def test_several_days_are_each_written_as_on_their_own(day: Day) -> None:
     assert "left out: 2025-10-02" in ran.err
 
 
+def test_the_rules_of_several_days_are_told_once_and_counted_by_day(day: Day) -> None:
+    day.rules.write_text(
+        day.rules.read_text() + '  - {id: RATIO, severity: red, when: "1 / (rating.general * 0) > 2"}\n'
+    )
+    for number in (1, 2):
+        day.generated(10 * number, date=f"2025-10-0{number}")
+    ran = day.ok("scan", "--dates", "2025-10-01..2025-10-02", date=None)
+    assert ran.err.count("rules: configs/rules.yaml") == 1
+    together = _evaluation_issues()
+    for number in (1, 2):
+        day.ok("scan", date=f"2025-10-0{number}")
+    assert together == _evaluation_issues()
+    assert all("RATIO" in issues for issues in together)
+
+
+def _evaluation_issues() -> list[dict[str, dict[str, int]]]:
+    parts = (Partition(Path("out"), "current", f"2025-10-0{number}") for number in (1, 2))
+    return [document(part.scan_metrics)["ruleset"]["evaluation_issues"] for part in parts]
+
+
 SCAN_OFTEN = """
 import sys
 from modbot.cli.main import main

@@ -25,6 +25,7 @@ from modbot.cli.judging import (
 from modbot.cli.options import COUNT, PATH, partition_options
 from modbot.files.paths import RULES_FILE
 from modbot.records.finding import SEVERITIES
+from modbot.records.jsonl import encode_document
 from modbot.settings import load
 
 if TYPE_CHECKING:
@@ -90,29 +91,30 @@ class Command:
 
     def run(self) -> None:
         """Scans the day, or each of the days, and tells what came of it."""
+        from modbot.stages.rulebook import open_rulebook
         from modbot.stages.tally import Tally
 
         given = self._given
         check_jobs(given["jobs"])
         found = days_of(self._settings, given["profile"], given["date"], given["dates"], given["analysis"])
+        book = open_rulebook(given["rules"], self._modes(), consts=dict(given["consts"]))
+        selection = self._selection()
+        tell_rules(book)
         if given["dates"] is None:
-            self._scan_day(*found[0])
+            self._scan_day(*found[0], book, selection)
             return
         total = Tally()
         for part, analysis in found:
-            scanned = self._scan_day(part, analysis)
+            scanned = self._scan_day(part, analysis, book, selection)
             if scanned is not None:
                 total.merge(scanned.tally)
         _tell_range(given["dates"], len(found), total)
 
-    def _scan_day(self, part: Partition, analysis: Path) -> Scanned | None:
+    def _scan_day(self, part: Partition, analysis: Path, book: Rulebook, selection: Selection) -> Scanned | None:
         from modbot.stages.judge import legacy_green
-        from modbot.stages.rulebook import open_rulebook
         from modbot.stages.scan import ScanJob, outputs_of, scan
 
         given = self._given
-        book = open_rulebook(given["rules"], self._modes(), consts=dict(given["consts"]))
-        selection = self._selection()
         outputs = outputs_of(
             part,
             dry_run=given["dry_run"],
@@ -120,7 +122,8 @@ class Command:
             metrics=self._path("metrics", part),
             trace=self._path("trace", part),
         )
-        self._announce(book, {"analysis": str(analysis), **outputs.shown, **selection.shown}, part)
+        if given["print_config"]:
+            _print_config(part, book, {"analysis": str(analysis), **outputs.shown, **selection.shown})
         legacy = book.loaded.legacy and given["allow_legacy"]
         if legacy and given["fallback"] == "skip":
             click.echo(f"{part.date}: skipped, the rules file is legacy; nothing was written")
@@ -162,14 +165,10 @@ class Command:
             tz=tz,
         )
 
-    def _announce(self, book: Rulebook, config: Mapping[str, Any], part: Partition) -> None:
-        """The banner, what is wrong with the rules, and the configuration where it was asked for."""
-        from modbot.records.jsonl import encode_document
 
-        tell_rules(book)
-        if self._given["print_config"]:
-            shown = {"profile": part.profile, "date": part.date, "rules": book.shown, **config}
-            click.echo(encode_document(shown).decode(), nl=False)
+def _print_config(part: Partition, book: Rulebook, config: Mapping[str, Any]) -> None:
+    shown = {"profile": part.profile, "date": part.date, "rules": book.shown, **config}
+    click.echo(encode_document(shown).decode(), nl=False)
 
 
 def _tell(part: Partition, book: Rulebook, scanned: Scanned) -> None:

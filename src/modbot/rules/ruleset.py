@@ -80,6 +80,10 @@ class RuleSet:
             counts[site.owner][site.kind] = counts[site.owner].get(site.kind, 0) + count
         return dict(counts)
 
+    def forget_issues(self) -> None:
+        """Counts from 0 again: what is judged next is a run of its own."""
+        self._counts.clear()
+
     def unmatchable(self, capabilities: Capabilities) -> list[str]:
         """The ids of the rules that match no record whatever its scores, given what the models can see."""
         return can_match(self._program, capabilities)

@@ -125,7 +125,8 @@ class Rulebook:
         }
 
     def judge(self, unjudged: Severity) -> RulesJudge:
-        """What judges by these rules. Raises RulesError where there are none that run."""
+        """What judges by these rules, for one run: `account` counts from here. Raises RulesError where none run."""
+        self.ruleset.forget_issues()
         group = self.ruleset.groups.get(NSFW_GROUP, Group(()))
         return RulesJudge(self.ruleset, unjudged=unjudged, lists=self.lists, signals=signals_of(group, self.signals))
 
