@@ -25,13 +25,13 @@ import msgspec
 
 from modbot.errors import InputError, StorageError
 from modbot.files.atomic import TMP_SUFFIX, storage_errors
-from modbot.files.processes import own_name, process_table, started
+from modbot.files.processes import lives, owner
 
 ABANDONED_S = 3_600.0
 """A temporary file of another machine that has not grown for this long is nobody's: no fetch may last so long."""
 
-
 _DIGEST = re.compile("[0-9a-f]{64}")
+_TMP = re.compile(rf"(\w+\.\d+\.\w+)\.\w+{re.escape(TMP_SUFFIX)}", re.ASCII)
 
 
 class TooLargeError(Exception):
@@ -55,7 +55,7 @@ class Store:
     def __init__(self, cache_dir: Path) -> None:
         self._root = cache_dir / "images"
         self._tmp = self._root / "tmp"
-        self._owner = _owner()
+        self._owner = owner()
         with storage_errors(self._tmp):
             self._tmp.mkdir(parents=True, exist_ok=True)
 
@@ -140,9 +140,10 @@ class Store:
             probe.unlink()
 
     def _is_abandoned(self, tmp: Path, now: float) -> bool:
-        table, pid, start, *_ = [*tmp.name.split("."), "", "", ""]
-        if table == process_table() and pid.isdecimal():
-            return started(int(pid)) != start
+        found = _TMP.fullmatch(tmp.name)
+        alive = lives(found[1]) if found else None
+        if alive is not None:
+            return not alive
         try:
             return now - tmp.stat().st_mtime > ABANDONED_S
         except FileNotFoundError:
@@ -229,7 +230,3 @@ def _gone(path: Path) -> InputError:
 
 def _unreadable(error: OSError, path: Path) -> StorageError:
     return StorageError(f"cannot be read ({error.strerror or error})", where=str(path))
-
-
-def _owner() -> str:
-    return f"{own_name()}.{os.getpid()}.{started(os.getpid())}"
