@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from modbot.files.lease import hold
+from modbot.records.p2 import Detection
+from modbot.signals import SignalConfig, exposure_score
 from tests.p2_records import plain
 from tests.p3_day import DATE, Day, jsonl, table
 
@@ -176,6 +179,18 @@ def test_uncertain_records_are_the_nearest_first(day: Day) -> None:
     assert table(Path("u.csv")) == rows[:2]
     day.ok("uncertain", "--q-thr", "0.9", "--e-thr", "0.5", "--eps", "0", "--out", "u.csv")
     assert len(table(Path("u.csv"))) == 3
+
+
+def test_the_exposure_that_a_record_lacks_is_computed_whatever_the_rules_file_says(day: Day) -> None:
+    record = plain(0)
+    record["wd14"]["rating"] |= {"questionable": 0.9, "explicit": 0.9}
+    record["nudity_detections"] = [{"class": min(SignalConfig().strong_classes), "score": 0.9, "box": [0, 0, 9, 9]}]
+    exposure = exposure_score(msgspec.convert(record["nudity_detections"], list[Detection]), SignalConfig())
+    day.records([json.dumps({**record, "xsignals": None}).encode() + b"\n"])
+    day.rules.write_text("[")
+    day.ok("uncertain", "--exposure-thr", str(exposure))
+    (row,) = table(day.part.uncertain)
+    assert float(row["exposure"]) == exposure > 0
 
 
 @pytest.mark.parametrize(

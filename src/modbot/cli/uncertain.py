@@ -35,12 +35,13 @@ def uncertain(
 ) -> None:
     """Sample the records nearest to the thresholds for review."""
     from modbot.records.tags import Group
-    from modbot.stages.configs import read_signal_config, read_vocabulary
+    from modbot.stages.configs import read_signal_config
     from modbot.stages.rulebook import signals_of
     from modbot.stages.uncertain import Thresholds, sample_uncertain
 
     part = partition(load(), profile, date)
-    signals = signals_of(Group(read_vocabulary(None).nsfw_general), read_signal_config())
+    # Of the signals only the exposure counts here, and it needs no vocabulary.
+    signals = signals_of(Group(()), read_signal_config())
     thresholds = Thresholds(questionable=q_thr, explicit=e_thr, exposure=exposure_thr, eps=eps)
     sampled = sample_uncertain(part, thresholds, topn, signals, analysis=analysis, out=out)
     unscored = f"; {sampled.unscored} records have no scores" if sampled.unscored else ""
