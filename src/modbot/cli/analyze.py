@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modbot.cli.options import COUNT, PATH, QPS, partition, partition_options, require_engine
+from modbot.cli.options import COUNT, PATH, QPS, partition, partition_options, require_engine, tell_unmatchable
 from modbot.errors import SettingError
 from modbot.settings import PROVIDERS, load
 
@@ -121,3 +121,4 @@ def analyze(
         f"failed {m['nudenet_failed']}; {m['wall_time_s']:.1f} s ({', '.join(m['running'])})"
     )
     click.echo(f"{summary.merged}\n{summary.metrics_file}")
+    tell_unmatchable(m["taggers"], rules_config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,3 +82,12 @@ def require_engine(engine: str) -> None:
     """The shards run on this machine; further engines have their place behind this flag."""
     if engine != "local":
         raise SettingError(f"there is no engine {engine!r} yet", where="--engine", remedy="Use --engine local.")
+
+
+def tell_unmatchable(models: Sequence[str], rules: Path | None) -> None:
+    """Says under which small tagger the day stands, and which rules cannot match what it sees."""
+    from modbot.stages.rulebook import unmatchable_under
+
+    unmatchable = unmatchable_under(models, rules)
+    if unmatchable:
+        click.echo(f"cannot match under {', '.join(models)}: {', '.join(unmatchable)}")

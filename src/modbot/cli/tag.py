@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modbot.cli.options import COUNT, PATH, QPS, partition, partition_options, require_engine
+from modbot.cli.options import COUNT, PATH, QPS, partition, partition_options, require_engine, tell_unmatchable
 from modbot.errors import SettingError
 from modbot.settings import PROVIDERS, load
 
@@ -115,6 +115,7 @@ def tag(
             telling=telling,
         )
     _tell(summary)
+    tell_unmatchable([request.model], rules_config)
 
 
 def _kinds(text: str) -> tuple[str, ...]:

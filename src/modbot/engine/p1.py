@@ -22,6 +22,7 @@ from modbot.files.journal import ShardFiles, file_digest
 from modbot.files.lease import hold, hold_file
 from modbot.files.paths import Partition
 from modbot.files.shards import find_set
+from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
 from modbot.records.progress import RateAdjusted
 from modbot.settings import Settings
@@ -153,7 +154,8 @@ def _tag(
     if isinf(request.qps):
         tag.refuse_discord(source for source, _ in shards.values())
     vocabulary = read_vocabulary(request.rules)
-    tagging = _tagging(settings, request, vocabulary, jobs=len(shards))
+    model = locate(request.model, settings.models_dir, kind="tagger")
+    tagging = _tagging(model, request, vocabulary, jobs=len(shards))
     digest = tag.settings_digest(tagging)
     resume = request.resume or request.retry is not None
     inputs = {files: file_digest(source) for files, (source, _) in shards.items()}
@@ -200,10 +202,9 @@ def _tag(
     return TagSummary(metrics=metrics, merged=outputs.merged, metrics_file=outputs.metrics)
 
 
-def _tagging(settings: Settings, request: TagRequest, vocabulary: TagVocabulary, *, jobs: int) -> tag.TagSettings:
+def _tagging(model: Installed, request: TagRequest, vocabulary: TagVocabulary, *, jobs: int) -> tag.TagSettings:
     return tag.TagSettings(
-        model=request.model,
-        models_dir=settings.models_dir,
+        model=model,
         provider=request.provider,
         batch=request.batch,
         frames=request.frames,

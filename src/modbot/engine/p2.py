@@ -78,8 +78,7 @@ def analyze_day(
             partition,
             shards,
             detecting=analyze.DetectSettings(
-                model=request.model,
-                models_dir=settings.models_dir,
+                model=locate(request.model, settings.models_dir, kind="detector"),
                 provider=request.provider,
                 batch=request.batch,
                 gate=request.gate,
@@ -89,7 +88,6 @@ def analyze_day(
                 cache_dir=settings.cache_dir,
                 threads=threads_each(request.parallel, shards.count),
             ),
-            revision=locate(request.model, settings.models_dir, kind="detector").revision,
             resume=request.resume,
             shown=shown,
         )
@@ -104,7 +102,8 @@ def analyze_day(
             still_ours=still_ours,
         )
         running = {f"{receipt.detail['model']} on {receipt.detail['provider']}" for receipt in outcome.receipts}
-        detail = {"running": sorted(running), "settings": shown}
+        taggers = {tagger for receipt in outcome.receipts for tagger in receipt.detail["taggers"]}
+        detail = {"running": sorted(running), "taggers": sorted(taggers), "settings": shown}
         metrics = p2_metrics(outcome.counters(), seconds=outcome.seconds, detail=detail)
         write_bytes(partition.step_metrics("p2"), jsonl.encode_document(metrics))
     return AnalyzeSummary(metrics=metrics, merged=partition.merged("p2"), metrics_file=partition.step_metrics("p2"))

@@ -21,7 +21,8 @@ from modbot.files.journal import JournalLine, Numbered, ShardFiles, decode_line,
 from modbot.files.paths import Partition
 from modbot.files.shards import ShardSet
 from modbot.models.imaging import DecodeError, decode_frame
-from modbot.models.nudenet import Detector, Prepared, open_detector
+from modbot.models.nudenet import Detector, Prepared, load_detector
+from modbot.models.registry import Installed
 from modbot.records import jsonl
 from modbot.records.p1 import Message, P1Record
 from modbot.records.p2 import Detection, Meta, P2Record, XSignals
@@ -39,8 +40,7 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
     `nsfw_general`: the patterns of that group; `signals`: the signals' numbers and lists. `threads`: decoders at once.
     """
 
-    model: str
-    models_dir: Path
+    model: Installed
     provider: str
     batch: int | None
     gate: GateMode
@@ -86,7 +86,7 @@ class AnalyzeJob:
 
     def run(self, report: Report) -> Receipt:
         """Analyzes the records that the journal does not have yet, and publishes the shard."""
-        detector = _detector(self.detecting.model, self.detecting.models_dir, self.detecting.provider)
+        detector = _detector(self.detecting.model, self.detecting.provider)
         for warning in detector.warnings:
             report(Notice(text=warning))
         with shard_work(self, report, kind=AnalyzedLine) as work:
@@ -94,7 +94,8 @@ class AnalyzeJob:
             for record in _Analyst(detector, self.detecting).analyze(todo):
                 work.append(jsonl.encode_line(record))
             detail = {"provider": detector.provider, "precision": detector.precision, "model": detector.version}
-            return work.finish("p2", _tally(work.path), detail)
+            counts, taggers = _tally(work.path)
+            return work.finish("p2", counts, {**detail, "taggers": taggers})
 
 
 class AnalyzedLine(JournalLine):
@@ -112,13 +113,12 @@ def plan(
     shards: ShardSet,
     *,
     detecting: DetectSettings,
-    revision: str,
     resume: bool,
     shown: dict[str, Any],
 ) -> Step:
     """p2 of a day: a job for each shard, over the merged p1 file.
 
-    `revision`: the detector's, as it lies on disk. `shown`: the settings as the manifest tells them.
+    `shown`: the settings as the manifest tells them.
 
     Raises:
         InputError: there is no merged p1 file, or it is not of these shards.
@@ -127,7 +127,7 @@ def plan(
     slices, rows = survey(source, shards)
     settings = digest_of(
         "p2",
-        [detecting.model, revision, "fp32"],
+        [detecting.model.name, detecting.model.revision, "fp32"],
         [detecting.gate, detecting.thresholds if detecting.gate == "auto" else None],
         [sorted(detecting.nsfw_general), detecting.signals],
     )
@@ -192,22 +192,24 @@ def _read(source: Path, part: Slice) -> Iterator[P1Record]:
             yield jsonl.decode(lines.readline(), P1Record)
 
 
-def _tally(path: Path) -> dict[str, float]:
-    """The shard's numbers, counted from its lines: the same whatever the number of interruptions."""
+def _tally(path: Path) -> tuple[dict[str, float], list[str]]:
+    """The shard's numbers and the taggers of its records, from its lines: the same whatever the interruptions."""
+    taggers: set[str] = set()
     counts = {"records": 0, "nudenet_executed": 0, "nudenet_skipped": 0, "nudenet_reused": 0, "nudenet_failed": 0}
     with path.open("rb") as lines:
         for line in lines:
             meta = jsonl.decode(line, AnalyzedLine).meta
             counts["records"] += 1
+            taggers |= {meta.wd_model} if meta.wd_model else set()
             fate = "failed" if meta.nudenet_error else "executed" if meta.nudenet_ran else "skipped"
             counts[f"nudenet_{fate}"] += 1
-    return dict(counts)
+    return dict(counts), sorted(taggers)
 
 
 @lru_cache(maxsize=1)
-def _detector(model: str, models_dir: Path, provider: str) -> Detector:
+def _detector(model: Installed, provider: str) -> Detector:
     """The detector of this process: loaded once, whatever the number of shards."""
-    return open_detector(model, models_dir=models_dir, provider=provider)
+    return load_detector(model, provider=provider)
 
 
 _Found = list[Detection] | str

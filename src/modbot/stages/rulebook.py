@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modbot.errors import RulesError
-from modbot.files.paths import HASHLISTS_FILE, XSIGNALS_FILE
+from modbot.files.paths import HASHLISTS_FILE, RULES_FILE, XSIGNALS_FILE
 from modbot.records.evidence import RATINGS, Evidence
 from modbot.records.finding import Severity
 from modbot.records.p1 import Rating
@@ -129,6 +129,17 @@ class Rulebook:
         self.ruleset.forget_issues()
         group = self.ruleset.groups.get(NSFW_GROUP, Group(()))
         return RulesJudge(self.ruleset, unjudged=unjudged, lists=self.lists, signals=signals_of(group, self.signals))
+
+
+def unmatchable_under(models: Collection[str], rules: Path | None) -> list[str]:
+    """The rules (of the file by name, else the default one) that cannot match what these taggers see.
+
+    None where there is no such file, or where no rule of it runs: the scan says why.
+    """
+    if OPEN_NSFW not in models:
+        return []
+    unmatchable: list[str] = open_rulebook(rules or RULES_FILE, ModeRequest()).account(models)["unmatchable"]
+    return unmatchable
 
 
 def open_rulebook(

@@ -33,8 +33,8 @@ from modbot.files.atomic import storage_errors, writing
 from modbot.files.index_csv import read_rows
 from modbot.files.journal import JournalLine, ShardFiles, digest_of, read_receipt
 from modbot.models.imaging import DecodeError, decode, phash
-from modbot.models.registry import locate
-from modbot.models.tagger import Tagger, open_tagger
+from modbot.models.registry import Installed
+from modbot.models.tagger import Tagger, load_tagger
 from modbot.records import jsonl
 from modbot.records.index import IndexRow
 from modbot.records.p1 import Attachment, ImageInfo, Message, P1Record, RecordError, Wd14
@@ -54,14 +54,13 @@ LINGER_SECONDS = 0.02
 
 
 class TagSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker needs to tag: the model by name, where it lies, how to run it, and what to keep of its scores.
+    """What a worker needs to tag: the model (checked on disk), how to run it, and what to keep of its scores.
 
     `batch`: images a batch; None: 1 on a CPU, GPU_BATCH on a GPU. `frames`: of an animation, how many at most.
     `groups`: the rules file's tag groups; their tags are kept whatever their score. `threads`: decoders at once.
     """
 
-    model: str
-    models_dir: Path
+    model: Installed
     provider: str
     batch: int | None
     frames: int
@@ -125,8 +124,7 @@ def refuse_discord(sources: Iterable[Path]) -> None:
 
 def settings_digest(tagging: TagSettings) -> str:
     """The digest of all that shapes p1's lines: model, revision, precision, frames, groups."""
-    model = locate(tagging.model, tagging.models_dir, kind="tagger")
-    return digest_of("p1", tagging.model, model.revision, "fp32", tagging.frames, tagging.groups)
+    return digest_of("p1", tagging.model.name, tagging.model.revision, "fp32", tagging.frames, tagging.groups)
 
 
 def retry_failed(files: ShardFiles, kinds: Collection[str], *, settings: str, inputs: str) -> int:
@@ -158,7 +156,7 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
     Raises:
         ModbotError: what ends the run (a full disk, a stopped budget, a model that is not there).
     """
-    tagger = _tagger(job.tagging.model, job.tagging.models_dir, job.tagging.provider)
+    tagger = _tagger(job.tagging.model, job.tagging.provider)
     for warning in tagger.warnings:
         report(Notice(text=warning))
     batch = job.tagging.batch or (1 if tagger.provider in {"cpu", "openvino"} else GPU_BATCH)
@@ -188,9 +186,9 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
 
 
 @lru_cache(maxsize=1)
-def _tagger(model: str, models_dir: Path, provider: str) -> Tagger:
+def _tagger(model: Installed, provider: str) -> Tagger:
     """The tagger of this process: loaded once, whatever the number of shards."""
-    return open_tagger(model, models_dir=models_dir, provider=provider)
+    return load_tagger(model, provider=provider)
 
 
 def _fetcher(settings: FetchSettings, store: Store, coordinator: Coordinator) -> Fetcher:
