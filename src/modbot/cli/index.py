@@ -25,7 +25,7 @@ def index() -> None:
 @_OUT
 @_REPLACE
 def folder(source: Path, profile: str | None, date: str, out: Path | None, replace: bool) -> None:  # noqa: FBT001 - click
-    """Index every file below the folder SOURCE, as file: links.
+    """Index every file below the folder SOURCE, as file: links; hidden files and symbolic links are passed over.
 
     They are read only below MODBOT_FILE_ROOT: set it to SOURCE, or a folder above it, before p1.
     """

@@ -14,7 +14,7 @@ from modbot.files.atomic import write_bytes
 from modbot.files.lease import hold, hold_file
 from modbot.files.paths import Partition
 from modbot.files.shards import find_set
-from modbot.models.registry import locate
+from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
 from modbot.settings import Settings
 from modbot.signals import GateMode
@@ -78,7 +78,7 @@ def analyze_day(
             partition,
             shards,
             detecting=analyze.DetectSettings(
-                model=locate(request.model, settings.models_dir, kind="detector"),
+                model=_detector(request, settings),
                 provider=request.provider,
                 batch=request.batch,
                 gate=request.gate,
@@ -101,9 +101,16 @@ def analyze_day(
             bus=Bus(),
             still_ours=still_ours,
         )
-        running = {f"{receipt.detail['model']} on {receipt.detail['provider']}" for receipt in outcome.receipts}
+        running = {receipt.detail["running"] for receipt in outcome.receipts} - {None}
         taggers = {tagger for receipt in outcome.receipts for tagger in receipt.detail["taggers"]}
         detail = {"running": sorted(running), "taggers": sorted(taggers), "settings": shown}
         metrics = p2_metrics(outcome.counters(), seconds=outcome.seconds, detail=detail)
         write_bytes(partition.step_metrics("p2"), jsonl.encode_document(metrics))
     return AnalyzeSummary(metrics=metrics, merged=partition.merged("p2"), metrics_file=partition.step_metrics("p2"))
+
+
+def _detector(request: AnalyzeRequest, settings: Settings) -> Installed | None:
+    """The detector on disk; where it is never to run, it need not be there."""
+    if request.gate == "never":
+        return None
+    return locate(request.model, settings.models_dir, kind="detector")

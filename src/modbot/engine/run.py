@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from modbot.engine.local import run_shards
-from modbot.errors import ShardsFailedError, StorageError
+from modbot.errors import SettingError, ShardsFailedError, StorageError
 from modbot.files.atomic import storage_errors, write_bytes
 from modbot.files.journal import read_receipt
 from modbot.records import jsonl
@@ -164,7 +164,7 @@ class _Board:
             shards={job.name: ShardStatus(rows=job.rows) for job in step.jobs},
         )
         if path is not None:
-            _archive_other_date(path, step.date)
+            _make_room(path, step)
         self.write()
 
     @property
@@ -212,19 +212,32 @@ class _Board:
             self.write()
 
 
-def _archive_other_date(path: Path, date: str) -> None:
-    """Moves a status file of another date aside, under that date: it is never gone on with."""
+class _Before(msgspec.Struct):
+    """What is asked of a status file that is there already."""
+
+    step: str
+    date: str
+
+
+def _make_room(path: Path, step: Step) -> None:
+    """Moves a status file of another date aside, under that date: it is never gone on with.
+
+    Raises:
+        SettingError: what is there is no status file of this step.
+    """
     try:
-        before = msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get("date")
+        before = jsonl.decode(path.read_bytes(), _Before)
     except FileNotFoundError:
         return
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        before = "unreadable"
-    if before == date:
-        return
-    with storage_errors(path):
-        path.rename(path.with_name(f"{path.stem}.{_as_name(before)}{path.suffix}"))
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        before = _Before(step="", date="")
+    if before.step != step.name:
+        what = f"there is something else than a status file of {step.name}"
+        raise SettingError(what, where=str(path), remedy="Name another file with --status-file, or move it away.")
+    if before.date != step.date:
+        with storage_errors(path):
+            path.rename(path.with_name(f"{path.stem}.{_as_name(before.date)}{path.suffix}"))
 
 
-def _as_name(value: object) -> str:
-    return "".join(char for char in str(value) if char.isalnum() or char == "-")[:32] or "undated"
+def _as_name(date: str) -> str:
+    return "".join(char for char in date if char.isalnum() or char == "-")[:32] or "undated"

@@ -36,6 +36,7 @@ _REASONS = {
     errno.EACCES: ("not allowed to write here", "Change the folder's owner or mode, or name another folder."),
     errno.EPERM: ("not allowed to write here", "Change the folder's owner or mode, or name another folder."),
     errno.ENOTDIR: ("a part of the path is a file", "Move that file away, or name another folder."),
+    errno.EEXIST: ("a file of that name is in the way of the folder", "Move it away, or name another folder."),
     errno.EISDIR: ("there is a folder of that name", "Move that folder away, or name another file."),
     errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter name."),
 }

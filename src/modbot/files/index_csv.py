@@ -160,13 +160,17 @@ def open_index(path: Path) -> Iterator[IndexFile]:
         InputError: it is missing, cannot be read, is no CSV, or has no column `url`.
     """
     try:
+        with path.open("rb") as head:
+            if head.read(2) in {b"\xff\xfe", b"\xfe\xff"}:
+                raise InputError("UTF-16 text", where=str(path), remedy="Save it as CSV in UTF-8.")
         # Bytes that are not UTF-8 come back as surrogates, so that they spoil their row and not the file.
         stream = path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
     except FileNotFoundError:
         remedy = "Make it with `modbot index`, or name another with --input."
         raise InputError("there is no such index", where=str(path), remedy=remedy) from None
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
+        remedy = "Name a CSV file that can be read."
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path), remedy=remedy) from None
     with stream:
         yield IndexFile(path, stream)
 

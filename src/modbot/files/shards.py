@@ -20,7 +20,10 @@ MAX_SHARDS = 100_000
 
 
 class ShardSet(msgspec.Struct, frozen=True, kw_only=True):
-    """`shards.json`: which index the shards are of. `digest`: the index file's SHA-256; `rows`: those of each shard."""
+    """`shards.json`: which index the shards are of.
+
+    `digest`: the index file's SHA-256. `rows` and `digests`: the number of rows and the SHA-256 of each shard's file.
+    """
 
     source: str
     digest: str
@@ -28,6 +31,8 @@ class ShardSet(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     rows: list[int]
     bad_rows: int = 0
+    profile: str | None = None
+    digests: list[str] = []
 
     @property
     def total(self) -> int:
@@ -62,7 +67,7 @@ def read_set(folder: Path) -> ShardSet | None:
         ) from None
 
 
-def write_set(index_path: Path, folder: Path, *, date: str, count: int) -> tuple[ShardSet, list[str]]:
+def write_set(index_path: Path, folder: Path, *, profile: str, date: str, count: int) -> tuple[ShardSet, list[str]]:
     """Splits an index into `count` shards of consecutive rows, with the columns `bad_row` and `row` behind its own.
 
     Gives the set and what is malformed about rows, one text each. `shards.json` goes first and comes back last, so that
@@ -96,8 +101,18 @@ def write_set(index_path: Path, folder: Path, *, date: str, count: int) -> tuple
         surplus = next(rows, None)
     if surplus is not None or file_digest(index_path) != digest:
         raise InputError("it changed while it was split", where=str(index_path), remedy="Split it again.")
-    shards = ShardSet(source=str(index_path), digest=digest, date=date, count=count, rows=sizes, bad_rows=len(problems))
-    names = {f"{name}.csv" for name in shards.names()}
+    files = [folder / f"{shard_name(number, count)}.csv" for number in range(count)]
+    shards = ShardSet(
+        source=str(index_path),
+        digest=digest,
+        date=date,
+        count=count,
+        rows=sizes,
+        bad_rows=len(problems),
+        profile=profile,
+        digests=[file_digest(file) for file in files],
+    )
+    names = {file.name for file in files}
     with storage_errors(folder):
         for old in folder.glob("shard_*"):
             if old.name not in names:
@@ -114,7 +129,8 @@ def find_set(partition: Partition, pattern: str | None) -> tuple[Path, ShardSet]
             names the split command that mends it.
     """
     pattern = pattern or f"{glob.escape(str(partition.shards))}/shard_*.csv"
-    found = [Path(path) for path in glob.glob(pattern)]  # noqa: PTH207 - the pattern is relative to where we are
+    matches = glob.glob(pattern)  # noqa: PTH207 - the pattern is relative to where we are
+    found = [path for path in map(Path, matches) if path.suffix == ".csv" and path.is_file()]
     mend = f"Mend it with: modbot split --profile {partition.profile} --date {partition.date} --shards N"
     if not found:
         where = f"OUT_DIR is {partition.out_dir}"
@@ -129,14 +145,28 @@ def find_set(partition: Partition, pattern: str | None) -> tuple[Path, ShardSet]
     if shards is None:
         raise InputError("no shards.json: the split did not end", where=str(folder), remedy=mend)
     mend = mend.replace(" N", f" {shards.count}")
-    source = Path(shards.source)
-    if source != partition.index:
+    if Path(shards.source) != partition.index:
         mend += f" --input {shards.source}"
-    if shards.date != partition.date:
-        raise InputError(f"the shards are of {shards.date}, not of {partition.date}", where=str(folder), remedy=mend)
-    if {path.name for path in found} != {f"{name}.csv" for name in shards.names()}:
-        what = f"{len(found)} shards match where shards.json counts {shards.count}"
+    what = _mismatch(shards, partition, {path.name for path in found}, folder)
+    if what is not None:
         raise InputError(what, where=str(folder), remedy=mend)
-    if source.exists() and file_digest(source) != shards.digest:
-        raise InputError(f"the shards are not of {source} as it is now", where=str(folder), remedy=mend)
     return folder, shards
+
+
+def _mismatch(shards: ShardSet, partition: Partition, found: set[str], folder: Path) -> str | None:
+    """What makes these shards others than those of the partition's index as it is now; None if nothing does."""
+    if shards.date != partition.date:
+        return f"the shards are of {shards.date}, not of {partition.date}"
+    if shards.profile not in {None, partition.profile}:
+        return f"the shards are of profile {shards.profile}, not of {partition.profile}"
+    files = [f"{name}.csv" for name in shards.names()]
+    if found != set(files):
+        return f"{len(found)} shards match where shards.json counts {shards.count}"
+    source = Path(shards.source)
+    if source.exists() and file_digest(source) != shards.digest:
+        return f"the shards are not of {source} as it is now"
+    changed = (
+        file for file, digest in zip(files, shards.digests, strict=False) if file_digest(folder / file) != digest
+    )
+    file = next(changed, None)
+    return None if file is None else f"{file} was changed after the split"

@@ -24,6 +24,7 @@ def rows(folder: Path) -> Iterator[dict[str, object]]:
     for path in _files(root):
         stat = path.stat()
         yield {
+            "message_link": path.as_uri(),
             "channel_name": _text(str(path.parent.relative_to(root))),
             "created_at": datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="seconds"),
             "source": "file",

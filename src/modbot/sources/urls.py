@@ -27,7 +27,7 @@ def rows(path: Path) -> Iterator[dict[str, object]]:
     for line in lines:
         url = line.strip()
         if url and not url.startswith("#"):
-            yield {"source": "link", "filename": _filename(url), "url": url}
+            yield {"message_link": url, "source": "link", "filename": _filename(url), "url": url}
 
 
 def _filename(url: str) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from modbot.errors import InputError
 from modbot.fetch.store import Store
-from modbot.files.journal import JournalLine, Numbered, ShardFiles, decode_line, digest_of
+from modbot.files.journal import JournalLine, ShardFiles, decode_line, digest_of
 from modbot.files.paths import Partition
 from modbot.files.shards import ShardSet
 from modbot.models.imaging import DecodeError, decode_frame
@@ -36,11 +36,12 @@ from modbot.stages.step import Report, Step, shard_work
 class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker needs for p2.
 
-    `gate`: `auto`, `always` or `never`; `thresholds`: the rules file's, which `auto` compares the ratings with;
-    `nsfw_general`: the patterns of that group; `signals`: the signals' numbers and lists. `threads`: decoders at once.
+    `model`: the detector, checked on disk; None where the gate is `never`. `gate`: `auto`, `always` or `never`;
+    `thresholds`: the rules file's, which `auto` compares the ratings with; `nsfw_general`: the patterns of that group;
+    `signals`: the signals' numbers and lists; `threads`: decoders at once.
     """
 
-    model: Installed
+    model: Installed | None
     provider: str
     batch: int | None
     gate: GateMode
@@ -49,6 +50,10 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
     signals: SignalConfig
     cache_dir: Path
     threads: int
+
+
+GPU_BATCH = 16
+"""Images a batch where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +91,17 @@ class AnalyzeJob:
 
     def run(self, report: Report) -> Receipt:
         """Analyzes the records that the journal does not have yet, and publishes the shard."""
-        detector = _detector(self.detecting.model, self.detecting.provider)
-        for warning in detector.warnings:
+        model = self.detecting.model
+        detector = None if model is None else _detector(model, self.detecting.provider)
+        for warning in detector.warnings if detector else ():
             report(Notice(text=warning))
         with shard_work(self, report, kind=AnalyzedLine) as work:
             todo = (record for record in _read(self.source, self.part) if record.row not in work.recovered)
             for record in _Analyst(detector, self.detecting).analyze(todo):
                 work.append(jsonl.encode_line(record))
-            detail = {"provider": detector.provider, "precision": detector.precision, "model": detector.version}
             counts, taggers = _tally(work.path)
-            return work.finish("p2", counts, {**detail, "taggers": taggers})
+            running = f"{detector.version} on {detector.provider}, {detector.precision}" if detector else None
+            return work.finish("p2", counts, {"running": running, "taggers": taggers})
 
 
 class AnalyzedLine(JournalLine):
@@ -127,7 +133,7 @@ def plan(
     slices, rows = survey(source, shards)
     settings = digest_of(
         "p2",
-        [detecting.model.name, detecting.model.revision, "fp32"],
+        [detecting.model.name, detecting.model.revision, "fp32"] if detecting.model else None,
         [detecting.gate, detecting.thresholds if detecting.gate == "auto" else None],
         [sorted(detecting.nsfw_general), detecting.signals],
     )
@@ -156,33 +162,66 @@ def plan(
 
 
 def survey(source: Path, shards: ShardSet) -> tuple[list[Slice], Sequence[int]]:
-    """The slice of the merged p1 file for each shard, and the first row of every record in it, ascending."""
+    """The slice of the merged p1 file for each shard, and the first row of every record in it, ascending.
+
+    Raises:
+        InputError: there is no merged p1 file, or it does not account for every row of the index exactly once.
+    """
     starts = shards.starts()
-    ends = [0] * shards.count
-    counts = [0] * shards.count
+    lengths, counts = [0] * shards.count, [0] * shards.count
     hashes = [sha256() for _ in range(shards.count)]
-    rows = array("Q")
+    seen = bytearray(shards.total)
+    firsts = array("Q")
     try:
         lines = source.open("rb")
     except FileNotFoundError:
-        remedy = f"Run p1 first: modbot tag --profile … --date {shards.date}"
+        remedy = f"Run p1 first: modbot tag --profile {shards.profile or '…'} --date {shards.date}"
         raise InputError("there is no merged p1 file", where=str(source), remedy=remedy) from None
     with lines:
         for number, line in enumerate(lines, 1):
-            row = decode_line(line, Numbered, f"{source}, line {number}").row
-            if row >= shards.total or (rows and row <= rows[-1]):
-                what = f"line {number}: row {row} does not fit these shards"
-                raise InputError(what, where=str(source), remedy="Run p1 again for this day.")
-            shard = bisect_right(starts, row) - 1
-            rows.append(row)
+            where = f"{source}, line {number}"
+            record = decode_line(line, _Rows, where)
+            if firsts and record.row <= firsts[-1]:
+                raise _unfit(f"row {record.row} comes after row {firsts[-1]}", where)
+            for row in record.rows():
+                if row >= shards.total or seen[row]:
+                    raise _unfit(f"row {row} is {'there twice' if row < shards.total else 'not of this index'}", where)
+                seen[row] = 1
+            firsts.append(record.row)
+            shard = bisect_right(starts, record.row) - 1
             counts[shard] += 1
-            ends[shard] += len(line)
+            lengths[shard] += len(line)
             hashes[shard].update(line)
+    missing = seen.find(0)
+    if missing >= 0:
+        raise _unfit(f"row {missing} of the index is in no record", str(source))
     slices, start = [], 0
-    for length, count, digest in zip(ends, counts, hashes, strict=True):
+    for length, count, digest in zip(lengths, counts, hashes, strict=True):
         slices.append(Slice(start=start, end=start + length, rows=count, digest=digest.hexdigest()))
         start += length
-    return slices, rows
+    return slices, firsts
+
+
+def _unfit(what: str, where: str) -> InputError:
+    return InputError(what, where=where, remedy="Run p1 again for this day: what is stored is not fetched again.")
+
+
+class _RowOf(msgspec.Struct):
+    row: int
+
+
+class _Attached(msgspec.Struct):
+    attachments: list[_RowOf] = []
+
+
+class _Rows(msgspec.Struct):
+    """Of a merged p1 line, the rows that it stands for."""
+
+    row: int
+    messages: list[_Attached] = []
+
+    def rows(self) -> Iterator[int]:
+        return (attachment.row for message in self.messages for attachment in message.attachments)
 
 
 def _read(source: Path, part: Slice) -> Iterator[P1Record]:
@@ -219,12 +258,13 @@ _Found = list[Detection] | str
 class _Analyst:
     """Records in, p2 records out, in order; pictures are decoded ahead in threads and detected in batches."""
 
-    def __init__(self, detector: Detector, settings: DetectSettings) -> None:
+    def __init__(self, detector: Detector | None, settings: DetectSettings) -> None:
         self._detector = detector
         self._settings = settings
         self._store = Store(settings.cache_dir)
         self._nsfw = Group(settings.nsfw_general)
-        self._batch = settings.batch or (1 if detector.provider in {"cpu", "openvino"} else 16)
+        on_gpu = detector is not None and detector.provider not in {"cpu", "openvino"}
+        self._batch = settings.batch or (GPU_BATCH if on_gpu else 1)
 
     def analyze(self, records: Iterable[P1Record]) -> Iterator[P2Record]:
         with ThreadPoolExecutor(self._settings.threads, thread_name_prefix="decode") as decoders:
@@ -249,9 +289,14 @@ class _Analyst:
     def _prepare(self, record: P1Record) -> Prepared | str:
         try:
             data = self._store.read(record.sha256 or "")
-            return self._detector.prepare(decode_frame(data, record.wd14.frame if record.wd14 else 0))
-        except (InputError, DecodeError) as error:
-            return str(error).replace("\n", " ")
+            picture = decode_frame(data, record.wd14.frame if record.wd14 else 0)
+            return self._detector.prepare(picture) if self._detector else "there is no detector"
+        except InputError as error:
+            return error.what
+        except DecodeError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - one image must not take its shard with it; its record says so
+            return f"{type(error).__name__}: {error}".partition("\n")[0]
 
     def _finish(self, records: Iterable[tuple[P1Record, Future[Prepared | str] | None]]) -> Iterator[P2Record]:
         ready = [(record, future.result() if future is not None else None) for record, future in records]
@@ -268,7 +313,7 @@ class _Analyst:
     def _detect(self, batch: Sequence[Prepared]) -> Sequence[_Found]:
         """A batch that fails is tried image by image, so that one takes no other with it."""
         try:
-            return self._detector.detect(batch)
+            return self._detector.detect(batch) if self._detector else ["there is no detector"] * len(batch)
         except Exception as error:  # noqa: BLE001 - whatever the runtime raises becomes the record's error
             if len(batch) == 1:
                 return [f"{type(error).__name__}: {error}".partition("\n")[0]]
@@ -291,7 +336,7 @@ class _Analyst:
             nudity_detections=detections,
             xsignals=self._signals(record, detections),
             meta=Meta(
-                nudenet_version=self._detector.version,
+                nudenet_version=self._detector.version if self._detector else None,
                 nudenet_ran=isinstance(found, list),
                 gate=self._settings.gate,
                 wd_model=wd14.model if wd14 else None,

@@ -29,4 +29,4 @@ def split(partition: Partition, *, count: int, source: Path | None, folder: Path
     with ExitStack() as leases:
         for date in sorted(dates):
             leases.enter_context(hold(replace(partition, date=date), "modbot split"))
-        return write_set(source or partition.index, folder, date=partition.date, count=count)
+        return write_set(source or partition.index, folder, profile=partition.profile, date=partition.date, count=count)
