@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -300,12 +301,31 @@ def test_a_429_does_not_use_up_the_attempts_but_has_its_end(tmp_path: Path, monk
     play(tmp_path, scene)
 
 
-def test_one_host_that_asks_to_stay_away_for_days_fails_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wait", ["4000", "99999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_one_host_that_asks_to_stay_away_for_hours_fails_alone(tmp_path: Path, wait: str) -> None:
     async def scene(world: World) -> None:
-        world.server.answers("/a", {"status": 429, "headers": {"Retry-After": "200000"}})
+        world.server.answers("/a", {"status": 429, "headers": {"Retry-After": wait}})
         fetcher = await world.fetcher()
-        failed(await fetcher.fetch(world.row("/a")), "fetch_failed", None, attempts=1)
-        failed(await fetcher.fetch(world.row("/b")), "fetch_failed", None, attempts=0)
+        for path, attempts in (("/a", 1), ("/b", 0)):
+            result = await fetcher.fetch(world.row(path))
+            failed(result, "fetch_failed", None, attempts)
+            assert isinstance(result, RecordError)
+            told = result.detail.removeprefix(f"127.0.0.1:{world.server.port} asks to be left alone until ")
+            assert 3_600 < datetime.fromisoformat(told).timestamp() - time.time() <= 86_400
+
+    play(tmp_path, scene)
+
+
+def test_discord_asking_to_stay_away_for_hours_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modbot.fetch.hosts.DISCORD_CDN_HOSTS", frozenset({"127.0.0.1"}))
+
+    async def scene(world: World) -> None:
+        world.server.answers("/a", {"status": 429, "headers": {"Retry-After": "4000"}})
+        fetcher = await world.fetcher()
+        for path in ("/a", "/b"):
+            with pytest.raises(RateLimitError, match=r"discord asks to be left alone until .*\n.*same command again"):
+                await fetcher.fetch(world.row(path))
+        assert world.server.paths == ["/a"]
 
     play(tmp_path, scene)
 

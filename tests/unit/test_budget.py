@@ -16,6 +16,7 @@ from modbot.fetch.budget import (
     DISCORD_QPS,
     INVALID_SLOW,
     INVALID_STOP,
+    LONGEST_HOLD_S,
     PATIENCE_S,
     QPS_LADDER,
     QUIET_S,
@@ -229,9 +230,51 @@ def test_nobody_waits_for_hours() -> None:
     with pytest.raises(RateLimitError, match="left alone until 2023-11-14T23:"):
         b.delay(MEDIA, 1.0)
     assert b.delay(MEDIA, 200.0) == pytest.approx(PATIENCE_S - 100)
-    limited(b, 1.0, lane=HERE, retry_after=1e300)
-    with pytest.raises(RateLimitError, match="the end of time"):
-        b.delay(HERE, 2.0)
+
+
+@pytest.mark.parametrize("lane", [CDN, HERE])
+def test_an_hour_is_waited_for_whoever_asks(lane: Lane) -> None:
+    b = budget(4.0)
+    limited(b, 0.0, lane=lane, retry_after=PATIENCE_S)
+    assert b.delay(lane, 0.0) == PATIENCE_S
+    assert b.delay(lane, PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize("lane", [CDN, HERE])
+def test_nobody_is_left_alone_for_more_than_a_day(lane: Lane) -> None:
+    b = budget(4.0)
+    limited(b, 0.0, lane=lane, retry_after=1e300)
+    with pytest.raises(RateLimitError, match="left alone until 2023-11-15T22:13:20"):
+        b.delay(lane, 1.0)
+    assert b.export(2.0).holds == {lane.realm: WALL + LONGEST_HOLD_S}
+    assert b.export(2.0).quiet_since == WALL + LONGEST_HOLD_S
+    assert b.delay(lane, LONGEST_HOLD_S) == 0
+    b.delay(lane, LONGEST_HOLD_S + QUIET_S)
+    assert b.rate == Rate(4.0, 24)
+
+
+def test_a_route_that_is_used_up_is_asked_again_after_a_day() -> None:
+    b = budget(4.0)
+    b.answer(admit(b, API, 0.0), Answer(200, remaining=0, reset_after=1e300), 0.0)
+    assert b.delay(API, LONGEST_HOLD_S) == 0
+
+
+def test_a_saved_state_from_the_far_future_is_cut() -> None:
+    far = Saved(rate=Rate(3.0, 24), quiet_since=1e300, holds={CDN.realm: 1e300, "x": -1e300}, invalid={10**15: 5_000})
+    b = budget(4.0, saved=far)
+    assert b.rate == Rate(1.0, 24)  # by the refusals, which count as new
+    with pytest.raises(RateLimitError, match="left alone until 2023-11-15T22:13:20"):
+        b.delay(CDN, 0.0)
+    assert b.revision > 0  # so that it is written: else the next start would wait a day again
+    assert b.export(0.0) == Saved(
+        rate=Rate(3.0, 24),
+        quiet_since=WALL + LONGEST_HOLD_S,
+        holds={CDN.realm: WALL + LONGEST_HOLD_S},
+        invalid={int(WALL // 10): 5_000},
+    )
+    assert b.delay(CDN, LONGEST_HOLD_S) == 0
+    b.delay(CDN, LONGEST_HOLD_S + QUIET_S)
+    assert b.rate == Rate(4.0, 24)
 
 
 def test_the_next_process_waits_the_rest_and_keeps_the_step() -> None:

@@ -281,6 +281,22 @@ def test_the_state_is_kept_for_the_next_process(tmp_path: Path) -> None:
     run(second())
 
 
+def test_a_state_from_the_far_future_is_cut_for_good(tmp_path: Path) -> None:
+    state = tmp_path / "budget.json"
+    state.write_text('{"holds": {"discord": 1e300}, "quiet_since": 1e300, "of a later version": 1}')
+
+    async def work() -> None:
+        async with local(state=state) as c:
+            with pytest.raises(RateLimitError, match="left alone until"):
+                await c.admit(CDN)
+            c.report(await c.admit(HERE), Answer(200))
+
+    run(work())
+    kept = msgspec.json.decode(state.read_bytes(), type=Saved)
+    assert 0 < kept.holds["discord"] - time.time() <= budget.LONGEST_HOLD_S
+    assert 0 < kept.quiet_since - time.time() <= budget.LONGEST_HOLD_S
+
+
 def test_a_state_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
     state = tmp_path / "status" / "budget.json"
 
@@ -361,8 +377,21 @@ def test_a_defect_of_the_listener_is_told_to_workers_and_raised_in_the_leader() 
         run(work())
 
 
-def test_a_state_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "budget.json").write_text("{")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"holds": {"x": NaN}}',
+        '{"holds": {"x": "NaN"}}',
+        '{"holds": {"x": 1e999}}',
+        '{"rate": {"qps": 0, "concurrency": 1}}',
+        '{"rate": {"qps": -1, "concurrency": 1}}',
+        '{"invalid": {"x": 1}}',
+    ],
+)
+def test_a_state_that_is_none_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "budget.json").write_text(text)
     with pytest.raises(InputError, match=r"budget\.json: not the state of a rate budget"):
         local(state=tmp_path / "budget.json")
 

@@ -34,7 +34,10 @@ INVALID_QPS = 1.0
 them on the pace is at most INVALID_QPS (600 in ten minutes, so the number falls), until it is half that again."""
 
 PATIENCE_S = 3_600.0
-"""Longer than this nobody waits: the run ends, and goes on another time."""
+"""Longer than this nobody waits: what is asked there fails, or the run ends and goes on another time."""
+
+LONGEST_HOLD_S = 86_400.0
+"""No longer than this is a server left alone at its word: after a day it is asked whether that still holds."""
 
 DEFAULT_RETRY_AFTER_S = 1.0
 _DISCORD = "discord"
@@ -238,13 +241,17 @@ class Budget:
         )
 
     def _restore(self, saved: Saved, now: float) -> None:
-        self._quiet_since = min(saved.quiet_since - self._epoch, now)
-        self._holds = {name: until - self._epoch for name, until in saved.holds.items()}
-        self._invalid = dict(saved.invalid)
+        """Takes over what the last process left; what is too far ahead to be true is cut."""
+        latest = now + LONGEST_HOLD_S
+        self._quiet_since = min(saved.quiet_since - self._epoch, latest)
+        self._holds = {name: min(until - self._epoch, latest) for name, until in saved.holds.items()}
+        newest = self._bin(now)
+        for bin_, count in saved.invalid.items():
+            self._count_invalid(min(bin_, newest), count)
+        self.revision += 1  # the cut must be written, or every start would begin the same wait anew
         if saved.rate is not None:
             at_most = (i for i, rate in enumerate(self._rates) if rate.within(saved.rate))
             self._step = next(at_most, len(self._rates) - 1)
-            self._quiet_since = max([self._quiet_since, *self._holds.values()])
         if self._step:
             self._record("restored", self._rates[0], now)
         self._weigh_invalid(now)
@@ -280,20 +287,22 @@ class Budget:
         names = (lane.realm, self._buckets.get(lane.path, lane.path))
         return max(self._holds.get(name, -math.inf) for name in names)
 
-    def _hold(self, name: str, until: float) -> None:
+    def _hold(self, name: str, wait: float, now: float) -> float:
+        """Leaves `name` alone for `wait` seconds, as far as that may be, and says until when."""
+        until = now + min(wait, LONGEST_HOLD_S)
         if until > self._holds.get(name, -math.inf):
             self._holds[name] = until
             self.revision += 1
+        return until
 
     def _learn(self, lane: Lane, answer: Answer, now: float) -> None:
         """What only Discord's answers say: buckets, routes used up, refusals that add up to a ban."""
         if answer.bucket:
             self._buckets[lane.path] = f"{lane.host} {answer.bucket} {lane.major}"
         if answer.remaining == 0 and answer.reset_after and answer.status != _TOO_MANY:
-            self._hold(self._buckets.get(lane.path, lane.path), now + answer.reset_after)
+            self._hold(self._buckets.get(lane.path, lane.path), answer.reset_after, now)
         if answer.invalid:
-            bin_ = int((now + self._epoch) // INVALID_BIN_S)
-            self._invalid[bin_] = self._invalid.get(bin_, 0) + 1
+            self._count_invalid(self._bin(now), 1)
             self.revision += 1
             self._weigh_invalid(now)
         if answer.status == 401 and lane.route:  # noqa: PLR2004 - its name is its number
@@ -304,14 +313,20 @@ class Budget:
         lane = ticket.lane
         wait = DEFAULT_RETRY_AFTER_S if answer.retry_after is None else answer.retry_after
         narrow = answer.scope in {"user", "shared"}
-        self._hold(self._buckets.get(lane.path, lane.path) if narrow else lane.realm, now + wait)
-        self._quiet_since = max(self._quiet_since, now + wait)
+        until = self._hold(self._buckets.get(lane.path, lane.path) if narrow else lane.realm, wait, now)
+        self._quiet_since = max(self._quiet_since, until)
         self.revision += 1
         if ticket.generation == self._generation:
             self._generation += 1
             before = self.rate
             self._step = min(self._step + 1, len(self._rates) - 1)
             self._record("http_429", before, now, status=answer.status, retry_after=wait)
+
+    def _bin(self, now: float) -> int:
+        return int((now + self._epoch) // INVALID_BIN_S)
+
+    def _count_invalid(self, bin_: int, count: int) -> None:
+        self._invalid[bin_] = self._invalid.get(bin_, 0) + count
 
     def _weigh_invalid(self, now: float) -> None:
         self._forget(now)
@@ -326,7 +341,7 @@ class Budget:
 
     def _forget(self, now: float) -> None:
         """Drops what no longer counts."""
-        oldest = int((now + self._epoch - INVALID_WINDOW_S) // INVALID_BIN_S)
+        oldest = self._bin(now - INVALID_WINDOW_S)
         self._invalid = {bin_: count for bin_, count in self._invalid.items() if bin_ >= oldest}
         self._holds = {name: until for name, until in self._holds.items() if until > now}
 
@@ -344,10 +359,7 @@ class Budget:
             self._tell(adjustment)
 
     def _iso(self, now: float) -> str:
-        try:
-            return datetime.fromtimestamp(now + self._epoch, UTC).isoformat(timespec="milliseconds")
-        except (OverflowError, ValueError):
-            return "the end of time"
+        return datetime.fromtimestamp(now + self._epoch, UTC).isoformat(timespec="milliseconds")
 
 
 def _rates(qps: float, concurrency: int) -> list[Rate]:

@@ -82,7 +82,7 @@ class LocalCoordinator:
         )
         self._state = state
         self._saver: asyncio.Task[None] | None = None
-        self._saved_revision = self._budget.revision
+        self._saved_revision = 0
         self._claims: dict[str, deque[asyncio.Future[Outcome | None]]] = {}
         self._kept: OrderedDict[str, Outcome] = OrderedDict()
         self._queue: deque[tuple[Lane, asyncio.Future[Ticket]]] = deque()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -32,7 +32,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 class Rate(msgspec.Struct, frozen=True):
     """Requests a second (None: unlimited) and requests under way at once."""
 
-    qps: float | None
+    qps: Annotated[float, msgspec.Meta(gt=0)] | None
     concurrency: int
 
     @property
