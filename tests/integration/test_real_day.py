@@ -203,6 +203,65 @@ def test_an_edited_vocabulary_is_not_ignored(day: RealDay) -> None:
     assert day.metrics("p1")["settings"]["vocabulary"] == str(rules)
 
 
+def test_a_malformed_vocabulary_is_told(day: RealDay) -> None:
+    day.split(1)
+    (day.root / "own.yaml").write_text("version: 2\ngroups: {nsfw_general: 5}\nthresholds: {wd14_explicit: high}\n")
+    for told in (
+        day.tag("--rules-config", "own.yaml").stderr,
+        day.run("analyze", "--extra-args", "--rules-config own.yaml").stderr,
+    ):
+        assert "warning: own.yaml:2: the group `nsfw_general` must be a list of tags, not a number" in told
+        assert "warning: own.yaml:3: the threshold `wd14_explicit` must be a number" in told
+
+
+def test_p2_refuses_a_p1_file_that_lacks_a_row(day: RealDay) -> None:
+    day.split(2)
+    day.tag()
+    whole = day.merged("p1").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for broken, told in (
+        (b"".join(lines[:2] + lines[3:]), "of the index is in no record"),
+        (b"".join([*lines[:2], lines[1], *lines[2:]]), "comes after row"),
+        (whole[:-50], "not a record"),
+    ):
+        day.merged("p1").write_bytes(broken)
+        done = day.run("analyze", code=1 if told == "not a record" else 2)
+        assert told in done.stderr
+        assert not day.merged("p2").exists()
+
+
+def test_p2_needs_no_detector_where_none_is_to_run(day: RealDay, tmp_path: Path) -> None:
+    day.split(1)
+    day.tag()
+    day.env["MODELS_DIR"] = str(tmp_path / "no models")
+    done = day.run("analyze", "--nudenet-mode", "never")
+    assert "no detector" in done.stdout
+    assert not (tmp_path / "no models").exists()
+    metas = [record["meta"] for record in day.records("p2")]
+    assert {(meta["nudenet_version"], meta["nudenet_ran"], meta["gate"]) for meta in metas} == {(None, False, "never")}
+
+
+def test_shards_that_were_edited_or_are_of_another_profile_are_refused(day: RealDay) -> None:
+    day.split(2)
+    shard = day.tree / "p0" / "shards" / "shard_01.csv"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole.replace(b"rocket", b"racket"))
+    assert "shard_01.csv was changed after the split" in day.tag(code=2).stderr
+    shard.write_bytes(whole)
+    glob = f"{shard.parent}/shard_*.csv"
+    told = day.tag("--profile", "other", "--shard-glob", glob, code=2).stderr
+    assert "the shards are of profile current, not of other" in told
+
+
+def test_a_status_file_of_something_else_is_left_alone(day: RealDay) -> None:
+    day.split(1)
+    notes = day.root / "notes.json"
+    notes.write_text('{"mine": true}')
+    told = day.tag("--status-file", "notes.json", code=2).stderr
+    assert "notes.json: there is something else than a status file of p1" in told
+    assert notes.read_text() == '{"mine": true}'
+
+
 def test_failed_rows_can_be_tried_again(tmp_path: Path, models_dir: Path, images: Path, undisturbed: RealDay) -> None:
     few = tmp_path / "few"
     few.mkdir()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modbot.cli.judging import MODES, const_option, days_of, environment_mode, mode_option, tell_rules
+from modbot.cli.judging import MODES, const_option, days_of, environment_mode, inputs_of, mode_option, tell_rules
 from modbot.cli.options import PATH, partition_options
+from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE
 from modbot.records.finding import SEVERITIES
 from modbot.settings import load
@@ -48,6 +49,7 @@ def ab(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
     settings = load()
     found = days_of(settings, given["profile"], given["date"], given["dates"], given["analysis"])
     outputs = ab_outputs(found[-1][0], out_dir=given["out_dir"], out_json=given["out_json"], out_csv=given["out_csv"])
+    refuse_clashes([*inputs_of(found), ("--rulesA", given["rules_a"]), ("--rulesB", given["rules_b"])], outputs.named)
     form = SampleForm(
         count=given["sample_diff"], minimal=given["samples_minimal"], redact_urls=given["samples_redact_urls"]
     )

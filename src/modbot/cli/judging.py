@@ -12,6 +12,7 @@ import click
 
 from modbot.cli.options import day, partition
 from modbot.errors import InputError, RequestError, SettingError
+from modbot.files.paths import HASHLISTS_FILE, XSIGNALS_FILE
 from modbot.records.finding import SEVERITIES
 from modbot.settings import Settings
 
@@ -158,6 +159,17 @@ def days_of(
     if missing:
         click.echo(f"no p2 records, left out: {', '.join(missing)}", err=True)
     return [(part, path) for part, path in found if path.exists()]
+
+
+def inputs_of(found: Iterable[tuple[Partition, Path]]) -> Iterator[tuple[str, Path]]:
+    """What a command that judges these days reads, or could no longer be judged without, by flag or name."""
+    yield "the configuration", HASHLISTS_FILE
+    yield "the configuration", XSIGNALS_FILE
+    for part, analysis in found:
+        yield "the next step", part.index
+        yield "the next step", part.merged("p1")
+        yield "the next scan", part.merged("p2")
+        yield "--analysis", analysis
 
 
 def tell_rules(book: Rulebook, side: str = "") -> None:

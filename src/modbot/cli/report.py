@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modbot.cli.judging import severities, severity_option
+from modbot.cli.judging import inputs_of, severities, severity_option
 from modbot.cli.options import PATH, partition, partition_options
+from modbot.files.outputs import refuse_clashes
 from modbot.settings import load
 
 if TYPE_CHECKING:
@@ -28,9 +29,14 @@ def report(
     A report that leaves findings out is report_DAY.part.csv, unless --out names another: the day's own report is only
     ever replaced by the whole day's.
     """
-    from modbot.stages.report import write_report
+    from modbot.stages.report import report_files, write_report
 
     part = partition(load(), profile, date)
+    files = report_files(part, findings=findings, out=out)
+    refuse_clashes(
+        [*inputs_of([(part, part.merged("p2"))]), ("--findings", findings or part.findings)],
+        [("--out", files.whole), ("--out", files.part)],
+    )
     written = write_report(part, severities(severity), findings=findings, out=out)
     left_out = f", {written.left_out} left out" if written.left_out else ""
     click.echo(f"{written.rows} findings{left_out}: {written.path}")

@@ -16,6 +16,7 @@ from modbot.cli.judging import (
     dated,
     days_of,
     environment_mode,
+    inputs_of,
     jobs_option,
     mode_option,
     severities,
@@ -23,6 +24,7 @@ from modbot.cli.judging import (
     tell_rules,
 )
 from modbot.cli.options import COUNT, PATH, partition_options
+from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE
 from modbot.records.finding import SEVERITIES
 from modbot.records.jsonl import encode_document
@@ -31,7 +33,7 @@ from modbot.settings import load
 if TYPE_CHECKING:
     from modbot.files.paths import Partition
     from modbot.stages.rulebook import ModeRequest, Rulebook
-    from modbot.stages.scan import Scanned
+    from modbot.stages.scan import Outputs, Scanned
     from modbot.stages.select import Selection
     from modbot.stages.tally import Tally
 
@@ -97,6 +99,10 @@ class Command:
         given = self._given
         check_jobs(given["jobs"])
         found = days_of(self._settings, given["profile"], given["date"], given["dates"], given["analysis"])
+        refuse_clashes(
+            [*inputs_of(found), ("--rules", given["rules"])],
+            [named for part, _ in found for named in self._outputs(part).named],
+        )
         book = open_rulebook(given["rules"], self._modes(), consts=dict(given["consts"]))
         selection = self._selection()
         tell_rules(book)
@@ -112,16 +118,10 @@ class Command:
 
     def _scan_day(self, part: Partition, analysis: Path, book: Rulebook, selection: Selection) -> Scanned | None:
         from modbot.stages.judge import legacy_green
-        from modbot.stages.scan import ScanJob, outputs_of, scan
+        from modbot.stages.scan import ScanJob, scan
 
         given = self._given
-        outputs = outputs_of(
-            part,
-            dry_run=given["dry_run"],
-            findings=self._path("findings", part),
-            metrics=self._path("metrics", part),
-            trace=self._path("trace", part),
-        )
+        outputs = self._outputs(part)
         if given["print_config"]:
             _print_config(part, book, {"analysis": str(analysis), **outputs.shown, **selection.shown})
         legacy = book.loaded.legacy and given["allow_legacy"]
@@ -140,6 +140,17 @@ class Command:
         scanned = scan(job)
         _tell(part, book, scanned)
         return scanned
+
+    def _outputs(self, part: Partition) -> Outputs:
+        from modbot.stages.scan import outputs_of
+
+        return outputs_of(
+            part,
+            dry_run=self._given["dry_run"],
+            findings=self._path("findings", part),
+            metrics=self._path("metrics", part),
+            trace=self._path("trace", part),
+        )
 
     def _path(self, name: str, part: Partition) -> Path | None:
         flag = "--trace-jsonl" if name == "trace" else f"--{name}"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from modbot.cli.judging import inputs_of
 from modbot.cli.options import COUNT, PATH, partition, partition_options
+from modbot.files.outputs import refuse_clashes
 from modbot.settings import load
 
 SCORE = click.FloatRange(0, 1)
@@ -40,6 +42,7 @@ def uncertain(
     from modbot.stages.uncertain import Thresholds, sample_uncertain
 
     part = partition(load(), profile, date)
+    refuse_clashes(inputs_of([(part, analysis or part.merged("p2"))]), [("--out", out or part.uncertain)])
     # Of the signals only the exposure counts here, and it needs no vocabulary.
     signals = signals_of(Group(()), read_signal_config())
     thresholds = Thresholds(questionable=q_thr, explicit=e_thr, exposure=exposure_thr, eps=eps)

@@ -24,7 +24,7 @@ from modbot.files.paths import Partition
 from modbot.files.shards import find_set
 from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
-from modbot.records.progress import RateAdjusted
+from modbot.records.progress import Notice, RateAdjusted
 from modbot.settings import Settings
 from modbot.stages import tag
 from modbot.stages.configs import TagVocabulary, read_vocabulary
@@ -164,6 +164,8 @@ def _tag(
             tag.retry_failed(files, request.retry, settings=digest, inputs=inputs[files])
     Store(settings.cache_dir).sweep()
     bus = Bus()
+    for warning in vocabulary.warnings:
+        bus.publish(Notice(text=warning))
     with _budget(partition, request, bus) as coordinator, telling("p1", len(rows)) as report:
         jobs = tuple(
             tag.TagJob(

@@ -16,6 +16,7 @@ from modbot.files.paths import Partition
 from modbot.files.shards import find_set
 from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
+from modbot.records.progress import Notice
 from modbot.settings import Settings
 from modbot.signals import GateMode
 from modbot.stages import analyze
@@ -91,6 +92,9 @@ def analyze_day(
             resume=request.resume,
             shown=shown,
         )
+        bus = Bus()
+        for warning in vocabulary.warnings:
+            bus.publish(Notice(text=warning))
         report = stack.enter_context(telling("p2", sum(job.rows for job in step.jobs)))
         outcome = run_step(
             step,
@@ -98,7 +102,7 @@ def analyze_day(
             resume=request.resume,
             status_file=status,
             report=report,
-            bus=Bus(),
+            bus=bus,
             still_ours=still_ours,
         )
         running = {receipt.detail["running"] for receipt in outcome.receipts} - {None}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -115,6 +116,7 @@ class Lease:
         if owner is not None and owner.machine == process_table():
             raise self._busy(owner)
         deadline = time.monotonic() + STALE_AFTER
+        sys.stderr.write(f"{self.path}: looking for {STALE_AFTER:g} s whether {owner or 'its owner'} still lives\n")
         while time.monotonic() < deadline:
             time.sleep(BEAT_SECONDS / 4)
             now = self._read()

@@ -48,11 +48,15 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
-    """The groups and thresholds of a rules file of any version. `digest` is of the groups alone."""
+    """The groups and thresholds of a rules file of any version. `digest` is of the groups alone.
+
+    `issues`: what of them is malformed and left out.
+    """
 
     groups: Mapping[str, Group]
     thresholds: Mapping[str, float]
     digest: str
+    issues: tuple[Issue, ...] = ()
 
 
 def load_rules(
@@ -120,13 +124,15 @@ def load_vocabulary(source: bytes, *, file: str) -> Vocabulary:
         root = document.compose(text)
         if not isinstance(root, document.Mapping):
             raise RulesError("the rules file is no map", where=file, remedy="It begins with `version: 2`.")
-        groups, thresholds = _Loader(Source(file, text), "warn", {}, ()).vocabulary(root)
+        loader = _Loader(Source(file, text), "warn", {}, ())
+        groups, thresholds = loader.vocabulary(root)
     except document.DocumentError as error:
         issue = _yaml_issue(source, file, error)
         where = f"{file}:{issue.line}:{issue.column}"
         raise RulesError(issue.message, where=where, remedy="Correct the YAML.") from None
     members = json.dumps({name: sorted(group.items) for name, group in sorted(groups.items())}, ensure_ascii=False)
-    return Vocabulary(groups=groups, thresholds=thresholds, digest=hashlib.sha256(members.encode()).hexdigest())
+    digest = hashlib.sha256(members.encode()).hexdigest()
+    return Vocabulary(groups=groups, thresholds=thresholds, digest=digest, issues=tuple(loader.issues))
 
 
 class _Entry(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
@@ -45,6 +45,13 @@ class AbOutputs:
     compare: tuple[Path, ...]
     diff: tuple[Path, ...]
     samples: tuple[Path, ...]
+
+    @property
+    def named(self) -> Iterator[tuple[str, Path]]:
+        """Every file, by the flag that it is known by."""
+        for name, paths in (("--out-json", self.compare), ("--out-csv", self.diff), ("--out-dir", self.samples)):
+            for path in paths:
+                yield name, path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,15 @@ NSFW_GROUP = "nsfw_general"
 
 
 class TagVocabulary(msgspec.Struct, frozen=True, kw_only=True):
-    """The tag groups as lists of patterns, the detector's gate, and the file that they are from (None: no file)."""
+    """The tag groups as lists of patterns, the detector's gate, and the file that they are from (None: no file).
+
+    `warnings`: what of them is malformed and left out, a line each.
+    """
 
     groups: dict[str, tuple[str, ...]]
     thresholds: dict[str, float]
     source: str | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def nsfw_general(self) -> tuple[str, ...]:
@@ -46,6 +50,7 @@ def read_vocabulary(rules: Path | None, xsignals: Path = XSIGNALS_FILE) -> TagVo
             groups={name: group.items for name, group in vocabulary.groups.items()},
             thresholds={name: vocabulary.thresholds[name] for name in THRESHOLDS},
             source=str(path),
+            warnings=tuple(f"{path}:{issue.line}: {issue.message}" for issue in vocabulary.issues),
         )
     if not xsignals.exists():
         return TagVocabulary(groups={}, thresholds=THRESHOLDS, source=None)

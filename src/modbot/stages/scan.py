@@ -51,6 +51,19 @@ class Outputs:
         paths = {name: None if path is None else str(path) for name, path in named.items()}
         return {**paths, "metrics": [str(path) for path in self.metrics]}
 
+    @property
+    def named(self) -> Iterator[tuple[str, Path]]:
+        """Every file that may be written, whole or in part, by the flag that it is known by."""
+        if self.results is not None:
+            found = self.results
+            for findings, report in ((found.findings, found.report), (found.part_findings, found.part_report)):
+                yield "--findings", findings
+                yield "--findings (its report)", report
+        if self.trace is not None:
+            yield "--trace-jsonl", self.trace
+        for path in self.metrics:
+            yield "--metrics", path
+
     def written(self, *, whole: bool) -> tuple[Path, ...]:
         """The files of a run that took the whole day, or a part of it."""
         results: tuple[Path, ...] = ()
