@@ -162,14 +162,19 @@ def days_of(
 
 
 def inputs_of(found: Iterable[tuple[Partition, Path]]) -> Iterator[tuple[str, Path]]:
-    """What a command that judges these days reads, or could no longer be judged without, by flag or name."""
-    yield "the configuration", HASHLISTS_FILE
-    yield "the configuration", XSIGNALS_FILE
+    """What a command reads that judges these days, by flag or name: no output may be one of these."""
     for part, analysis in found:
-        yield "the next step", part.index
-        yield "the next step", part.merged("p1")
-        yield "the next scan", part.merged("p2")
+        yield from kept_of(part)
         yield "--analysis", analysis
+
+
+def kept_of(part: Partition) -> Iterator[tuple[str, Path]]:
+    """What the other commands of the day read: no output of p3 may be one of these either."""
+    yield "every command", HASHLISTS_FILE
+    yield "every command", XSIGNALS_FILE
+    yield "modbot split", part.index
+    yield "modbot analyze", part.merged("p1")
+    yield "modbot scan", part.merged("p2")
 
 
 def tell_rules(book: Rulebook, side: str = "") -> None:

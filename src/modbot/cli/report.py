@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modbot.cli.judging import inputs_of, severities, severity_option
+from modbot.cli.judging import kept_of, severities, severity_option
 from modbot.cli.options import PATH, partition, partition_options
 from modbot.files.outputs import refuse_clashes
 from modbot.settings import load
@@ -34,7 +34,7 @@ def report(
     part = partition(load(), profile, date)
     files = report_files(part, findings=findings, out=out)
     refuse_clashes(
-        [*inputs_of([(part, part.merged("p2"))]), ("--findings", findings or part.findings)],
+        [*kept_of(part), ("--findings", findings or part.findings)],
         [("--out", files.whole), ("--out", files.part)],
     )
     written = write_report(part, severities(severity), findings=findings, out=out)
