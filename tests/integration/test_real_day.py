@@ -80,6 +80,8 @@ def test_p1_goes_on_after_a_kill_and_fetches_nothing_stored_again(
     assert fetched & stored == set()
     assert max(server.gets.values()) == 1
     assert day.leftovers() == []
+    # Numbers of before the kill are not lost, but for its last second.
+    assert day.metrics("p1")["requests"] > server.gets.total()
 
 
 def _link_name(url: str) -> str:

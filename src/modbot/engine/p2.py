@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,10 @@ def analyze_day(
         running = {receipt.detail["running"] for receipt in outcome.receipts} - {None}
         taggers = {tagger for receipt in outcome.receipts for tagger in receipt.detail["taggers"]}
         detail = {"running": sorted(running), "taggers": sorted(taggers), "settings": shown}
-        metrics = p2_metrics(outcome.counters(), seconds=outcome.seconds, detail=detail)
+        totals = Counter[str]()
+        for receipt in outcome.receipts:
+            totals.update(receipt.detail["counts"])
+        metrics = p2_metrics(totals, seconds=outcome.seconds, detail=detail)
         write_bytes(partition.step_metrics("p2"), jsonl.encode_document(metrics))
     return AnalyzeSummary(metrics=metrics, merged=partition.merged("p2"), metrics_file=partition.step_metrics("p2"))
 

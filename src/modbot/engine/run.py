@@ -142,6 +142,7 @@ def _write_shard_metrics(step: Step, receipt: Receipt) -> None:
         return
     failures = _failures(receipt)
     metrics: dict[str, Any] = {"rows": receipt.rows, "failed": sum(failures.values()), **failures, **receipt.counters}
+    metrics |= receipt.detail.get("counts", {})
     path = step.shard_metrics / f"{receipt.shard}.json"
     write_bytes(path, jsonl.encode_document({**metrics, "detail": receipt.detail}))
 

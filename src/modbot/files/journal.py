@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
@@ -70,12 +71,38 @@ class ShardFiles:
     def receipt(self) -> Path:
         return self.folder / f"{self.name}.receipt.json"
 
+    @property
+    def counters(self) -> Path:
+        """What the runs counted so far of a shard that is not finished."""
+        return self.folder / f"{self.name}.counters.json"
+
     def journal(self, digest: str) -> Path:
         return self.folder / f"{self.name}.jsonl.{digest[:16]}{TMP_SUFFIX}"
 
     def journals(self) -> list[Path]:
         """Every journal that any run left."""
         return sorted(self.folder.glob(f"{self.name}.jsonl.*{TMP_SUFFIX}"))
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """Additive numbers of an unfinished shard, and the journal that they belong to."""
+
+    journal: str
+    counters: dict[str, float]
+
+
+def read_counters(files: ShardFiles, journal: Path) -> dict[str, float]:
+    """What earlier runs counted of this journal; nothing, if they counted nothing or another one."""
+    try:
+        counted = jsonl.decode(files.counters.read_bytes(), Counted)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
+    return counted.counters if counted.journal == journal.name else {}
+
+
+def write_counters(files: ShardFiles, journal: Path, counters: Mapping[str, float]) -> None:
+    """Keeps the numbers for a run that goes on with this journal. Raises StorageError."""
+    write_bytes(files.counters, jsonl.encode_document(Counted(journal=journal.name, counters=dict(counters))))
 
 
 def digest_of(*parts: object) -> str:

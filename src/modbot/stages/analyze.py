@@ -95,13 +95,13 @@ class AnalyzeJob:
         detector = None if model is None else _detector(model, self.detecting.provider)
         for warning in detector.warnings if detector else ():
             report(Notice(text=warning))
-        with shard_work(self, report, kind=AnalyzedLine) as work:
+        # What p2 counts is counted from its lines, in the end.
+        with shard_work(self, report, count=dict, kind=AnalyzedLine) as work:
             todo = (record for record in _read(self.source, self.part) if record.row not in work.recovered)
             for record in _Analyst(detector, self.detecting).analyze(todo):
                 work.append(jsonl.encode_line(record))
-            counts, taggers = _tally(work.path)
             running = f"{detector.version} on {detector.provider}, {detector.precision}" if detector else None
-            return work.finish("p2", counts, {"running": running, "taggers": taggers})
+            return work.finish("p2", {"running": running, **_tally(work.path)})
 
 
 class AnalyzedLine(JournalLine):
@@ -231,7 +231,7 @@ def _read(source: Path, part: Slice) -> Iterator[P1Record]:
             yield jsonl.decode(lines.readline(), P1Record)
 
 
-def _tally(path: Path) -> tuple[dict[str, float], list[str]]:
+def _tally(path: Path) -> dict[str, Any]:
     """The shard's numbers and the taggers of its records, from its lines: the same whatever the interruptions."""
     taggers: set[str] = set()
     counts = {"records": 0, "nudenet_executed": 0, "nudenet_skipped": 0, "nudenet_reused": 0, "nudenet_failed": 0}
@@ -242,7 +242,7 @@ def _tally(path: Path) -> tuple[dict[str, float], list[str]]:
             taggers |= {meta.wd_model} if meta.wd_model else set()
             fate = "failed" if meta.nudenet_error else "executed" if meta.nudenet_ran else "skipped"
             counts[f"nudenet_{fate}"] += 1
-    return dict(counts), sorted(taggers)
+    return {"counts": counts, "taggers": sorted(taggers)}
 
 
 @lru_cache(maxsize=1)

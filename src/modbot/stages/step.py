@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, Self
 
-from modbot.files.journal import Journal, JournalLine, ShardFiles
+from modbot.files.journal import Journal, JournalLine, ShardFiles, read_counters, write_counters
 from modbot.records.progress import Event, Receipt, ShardAdvanced, ShardStarted
 
 Report = Callable[[Event], None]
@@ -72,10 +73,12 @@ class Step:
 class ShardWork:
     """A shard that is being done: its journal, and the events that say how far it is."""
 
-    def __init__(self, job: ShardJob, journal: Journal, report: Report) -> None:
+    def __init__(self, job: ShardJob, journal: Journal, report: Report, count: Count) -> None:
         self._job = job
         self._journal = journal
         self._report = report
+        self._count = count
+        self._earlier = read_counters(job.files, journal.path) if job.resume else {}
         self._due = Throttle(1.0)
         self._started = time.monotonic()
         self.recovered = frozenset(journal.rows)
@@ -86,30 +89,44 @@ class ShardWork:
         """Journals one line. Raises StorageError."""
         self._journal.append(line)
         if self._due():
+            write_counters(self._job.files, self._journal.path, self._counters())
             self._advance()
+
+    def _counters(self) -> dict[str, float]:
+        """The numbers of this run and of those that it goes on with. A kill loses at most those of its last second."""
+        total = Counter(self._earlier)
+        total.update({**self._count(), "wall_time_s": round(time.monotonic() - self._started, 3)})
+        return dict(total)
 
     def _advance(self) -> None:
         self._report(ShardAdvanced(shard=self._job.name, done=len(self._journal.rows), failed=self._journal.failed))
 
-    def finish(self, step: str, counters: Mapping[str, float], detail: Mapping[str, object]) -> Receipt:
-        """Publishes the shard. `counters` get the shard's `wall_time_s`."""
+    def finish(self, step: str, detail: Mapping[str, object]) -> Receipt:
+        """Publishes the shard."""
         self._advance()
-        seconds = round(time.monotonic() - self._started, 3)
-        return self._journal.finish(
+        receipt = self._journal.finish(
             step=step,
             rows=self._job.rows,
             finished_at=utc_now(),
-            counters={**counters, "wall_time_s": seconds},
+            counters=self._counters(),
             detail=dict(detail),
         )
+        self._job.files.counters.unlink(missing_ok=True)
+        return receipt
+
+
+Count = Callable[[], Mapping[str, float]]
+"""Gives the additive numbers of a run so far."""
 
 
 @contextmanager
-def shard_work(job: ShardJob, report: Report, *, kind: type[JournalLine] = JournalLine) -> Iterator[ShardWork]:
+def shard_work(
+    job: ShardJob, report: Report, *, count: Count, kind: type[JournalLine] = JournalLine
+) -> Iterator[ShardWork]:
     """The work on a shard, behind what its journal has; `kind` says what a failure is."""
     with Journal(job.files, settings=job.settings, inputs=job.inputs, resume=job.resume, kind=kind) as journal:
         report(ShardStarted(shard=job.name, rows=job.rows, done=len(journal.rows), failed=journal.failed))
-        yield ShardWork(job, journal, report)
+        yield ShardWork(job, journal, report, count)
 
 
 class Bus:

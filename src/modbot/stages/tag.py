@@ -31,7 +31,7 @@ from modbot.fetch.remote import RemoteCoordinator
 from modbot.fetch.store import Store, Stored
 from modbot.files.atomic import storage_errors, writing
 from modbot.files.index_csv import read_rows
-from modbot.files.journal import JournalLine, ShardFiles, digest_of, read_receipt
+from modbot.files.journal import JournalLine, ShardFiles, digest_of, read_receipt, write_counters
 from modbot.models.imaging import DecodeError, decode, phash
 from modbot.models.registry import Installed
 from modbot.models.tagger import Tagger, load_tagger
@@ -132,10 +132,11 @@ def retry_failed(files: ShardFiles, kinds: Collection[str], *, settings: str, in
 
     The lines that stay become the shard's journal, so that a resumed job does only the failed rows.
     """
-    if read_receipt(files, settings=settings, inputs=inputs) is None:
+    receipt = read_receipt(files, settings=settings, inputs=inputs)
+    if receipt is None:
         return 0
-    dropped = 0
-    with files.lines.open("rb") as lines, writing(files.journal(digest_of(settings, inputs))) as kept:
+    journal, dropped = files.journal(digest_of(settings, inputs)), 0
+    with files.lines.open("rb") as lines, writing(journal) as kept:
         for line in lines:
             failure = jsonl.decode(line, JournalLine).failure
             if failure is not None and (not kinds or failure in kinds):
@@ -144,9 +145,10 @@ def retry_failed(files: ShardFiles, kinds: Collection[str], *, settings: str, in
                 kept.write(line)
     with storage_errors(files.receipt):
         if dropped:
+            write_counters(files, journal, receipt.counters)
             files.receipt.unlink()
         else:
-            files.journal(digest_of(settings, inputs)).unlink()
+            journal.unlink()
     return dropped
 
 
@@ -162,11 +164,15 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
     batch = job.tagging.batch or (1 if tagger.provider in {"cpu", "openvino"} else GPU_BATCH)
     store = Store(job.fetching.cache_dir)
     async with AsyncExitStack() as stack:
-        work = stack.enter_context(shard_work(job, report))
+        fetcher = _fetcher(job.fetching, store, coordinator)
+        judge = _Judge(tagger, store, job.tagging, batch)
+        work = stack.enter_context(
+            shard_work(job, report, count=lambda: {**msgspec.structs.asdict(fetcher.counters), **judge.counters()})
+        )
         # A network volume may take its time for a line; the transfers must not stand still meanwhile.
         writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="journal"))
-        fetcher = await stack.enter_async_context(_fetcher(job.fetching, store, coordinator))
-        judge = await stack.enter_async_context(_Judge(tagger, store, job.tagging, batch))
+        await stack.enter_async_context(fetcher)
+        await stack.enter_async_context(judge)
         loop = asyncio.get_running_loop()
 
         async def do(row: IndexRow) -> None:
@@ -175,14 +181,13 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
 
         todo = (row for row in read_rows(job.source) if row.row not in work.recovered)
         await _each(do, todo, at_once=job.fetching.concurrency + 2 * batch)
-        counters = {**msgspec.structs.asdict(fetcher.counters), **judge.counters()}
         detail = {
             "model": tagger.name,
             "provider": tagger.provider,
             "precision": tagger.precision,
             "seconds": judge.seconds(),
         }
-        return work.finish("p1", counters, detail)
+        return work.finish("p1", detail)
 
 
 @lru_cache(maxsize=1)
