@@ -112,6 +112,61 @@ def test_a_part_of_the_day_never_replaces_the_day(day: Day) -> None:
     assert f"findings_{DATE}.part.jsonl" in ran.out
 
 
+def test_another_file_than_the_days_own_is_a_part(day: Day) -> None:
+    day.generated(20)
+    day.ok("scan")
+    before = day.part.findings.read_bytes(), day.part.report.read_bytes()
+    Path("other.jsonl").write_bytes(b"".join(day.part.merged("p2").read_bytes().splitlines(keepends=True)[:3]))
+    ran = day.ok("scan", "--analysis", "other.jsonl")
+    assert (day.part.findings.read_bytes(), day.part.report.read_bytes()) == before
+    assert len(jsonl(day.part.findings.with_name(f"findings_{DATE}.part.jsonl"))) == 3
+    assert "A part of the day (by analysis): the day's own" in ran.err
+    assert _extent(day) == (True, ["analysis"])
+    day.ok("scan", "--analysis", day.part.merged("p2").absolute())
+    assert _extent(day) == (False, [])
+
+
+def test_the_metrics_say_what_they_are_of(day: Day) -> None:
+    day.generated(20)
+    day.ok("scan")
+    assert _extent(day) == (False, [])
+    day.ok("scan", "--offset", "2", "--limit", "1")
+    assert _extent(day) == (True, ["offset", "limit"])
+    assert document(day.part.latest_scan) == document(day.part.scan_metrics)
+
+
+def _extent(day: Day) -> tuple[bool, list[str]]:
+    context = document(day.part.scan_metrics)["context"]
+    return context["partial"], context["partial_by"]
+
+
+@pytest.mark.parametrize("kept", [0, 19])
+def test_a_p2_file_that_was_cut_is_no_whole_day(day: Day, kept: int) -> None:
+    day.generated(20)
+    metrics = day.part.step_metrics("p2")
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"records": 20}')
+    day.ok("scan")
+    before = day.part.findings.read_bytes()
+    records = day.part.merged("p2")
+    records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[:kept]))
+    ran = day.run("scan")
+    assert ran.code == 1
+    assert f"{records} holds {kept} records, and p2 counted 20" in ran.err
+    assert day.part.findings.read_bytes() == before
+    assert len(jsonl(day.part.findings.with_name(f"findings_{DATE}.part.jsonl"))) == kept
+    assert _extent(day) == (True, ["records"])
+
+
+def test_p2_metrics_that_cannot_be_read_are_named(day: Day) -> None:
+    day.generated(2)
+    day.part.step_metrics("p2").parent.mkdir(parents=True)
+    day.part.step_metrics("p2").write_text("{")
+    ran = day.run("scan")
+    assert ran.code == 2
+    assert str(day.part.step_metrics("p2")) in ran.err
+
+
 def test_filters_that_leave_nothing_out_write_the_day(day: Day) -> None:
     day.generated(50)
     day.ok("scan", "--since", "1970-01-01", "--until", "2099-12-31", "--limit", "50")

@@ -51,7 +51,7 @@ def scanned(records: list[bytes], selection: Selection) -> tuple[Tally, list[Jud
 def test_what_is_written_and_what_is_left_out_are_all_there_is(selection: Selection) -> None:
     tally, found = scanned(RECORDS, selection)
     assert tally.total == len(found) == tally.severity.total() == tally.winning.total()
-    assert tally.total + tally.left_out == len(RECORDS)
+    assert tally.total + tally.filtered.total() == tally.read == len(RECORDS)
 
 
 @settings(max_examples=20)

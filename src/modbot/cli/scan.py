@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from modbot.cli.judging import (
     tell_rules,
 )
 from modbot.cli.options import COUNT, PATH, partition_options
+from modbot.errors import UnmetError
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE
 from modbot.records.finding import SEVERITIES
@@ -77,8 +78,8 @@ if TYPE_CHECKING:
 def scan(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
     """p3: judge the day by the rules: findings, report, metrics.
 
-    A run that leaves any record out writes findings_DAY.part.jsonl and report_DAY.part.csv: the day's own files are
-    only ever replaced by the whole day.
+    A run that leaves any record out, or reads another file than the day's own, writes findings_DAY.part.jsonl and
+    report_DAY.part.csv: the day's own files are only ever replaced by the whole day.
     """
     Command(given).run()
 
@@ -106,15 +107,19 @@ class Command:
         book = open_rulebook(given["rules"], self._modes(), consts=dict(given["consts"]))
         selection = self._selection()
         tell_rules(book)
-        if given["dates"] is None:
-            self._scan_day(*found[0], book, selection)
-            return
         total = Tally()
+        unmet: list[str] = []
         for part, analysis in found:
             scanned = self._scan_day(part, analysis, book, selection)
             if scanned is not None:
                 total.merge(scanned.tally)
-        _tell_range(given["dates"], len(found), total)
+                unmet += _unmet(part, analysis, scanned)
+        if given["dates"] is not None:
+            _tell_range(given["dates"], len(found), total)
+        if unmet:
+            raise UnmetError(
+                "; ".join(unmet), remedy="Analyze what is missing (modbot analyze --resume), and scan it again."
+            )
 
     def _scan_day(self, part: Partition, analysis: Path, book: Rulebook, selection: Selection) -> Scanned | None:
         from modbot.stages.judge import legacy_green
@@ -197,8 +202,18 @@ def _tell(part: Partition, book: Rulebook, scanned: Scanned) -> None:
             ("written", ", ".join(str(path) for path in scanned.written)),
         ],
     )
-    if tally.left_out and any(".part." in path.name for path in scanned.written):
-        click.echo("A part of the day: the day's own findings and report stay as they were.", err=True)
+    if scanned.partial_by:
+        kept = any(".part." in path.name for path in scanned.written)
+        stay = ": the day's own findings and report stay as they were" if kept else ""
+        click.echo(f"A part of the day (by {', '.join(scanned.partial_by)}){stay}.", err=True)
+
+
+def _unmet(part: Partition, analysis: Path, scanned: Scanned) -> Iterator[str]:
+    from modbot.stages.scan import OTHER_COUNT
+
+    if OTHER_COUNT in scanned.partial_by:
+        read, counted = scanned.tally.read, scanned.extent.records
+        yield f"{part.date}: {analysis} holds {read} records, and p2 counted {counted}: it is no whole day"
 
 
 def _tell_range(dates: str, done: int, total: Tally) -> None:

@@ -9,20 +9,28 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import msgspec
+
+from modbot.errors import InputError
 from modbot.files.atomic import write_bytes, writing
 from modbot.files.lease import hold
+from modbot.files.outputs import same_file
 from modbot.files.paths import Partition
 from modbot.records.evidence import read
 from modbot.records.finding import REPORT_COLUMNS, finding
-from modbot.records.jsonl import encode_document, encode_line
+from modbot.records.jsonl import decode, encode_document, encode_line
 from modbot.stages.judge import Judge, Judged
 from modbot.stages.lines import numbered_lines
 from modbot.stages.report import part_of, report_beside, report_row
-from modbot.stages.select import Selection
+from modbot.stages.select import FILTERS, Selection
 from modbot.stages.sheet import sheet
 from modbot.stages.tally import Tally
 
 Emit = Callable[[Judged], object]
+
+ANOTHER_FILE = "analysis"
+OTHER_COUNT = "records"
+"""What makes a run one of a part of the day, beside the filters: see `Extent`."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +95,64 @@ class ScanJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Scanned:
-    """What became of a scan: its counts, its metrics document, and the files it wrote."""
+    """What became of a scan: its counts, its metrics document, and the files it wrote.
+
+    `partial_by`: see `Extent`; empty for the whole day.
+    """
 
     tally: Tally
     metrics: Mapping[str, Any]
     written: tuple[Path, ...]
+    extent: Extent
+
+    @property
+    def partial_by(self) -> tuple[str, ...]:
+        return self.extent.partial_by(self.tally)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """What the whole day is. `own`: the records are read from the day's own file; `records`: as many as p2 counted."""
+
+    own: bool
+    records: int | None
+
+    def partial_by(self, tally: Tally) -> tuple[str, ...]:
+        """What makes a run that counted this one of a part of the day: filters, `analysis`, `records`."""
+        found: list[str] = [name for name in FILTERS if tally.filtered[name]]
+        if not self.own:
+            found.append(ANOTHER_FILE)
+        if self.records not in {None, tally.read}:
+            found.append(OTHER_COUNT)
+        return tuple(found)
+
+
+def extent_of(partition: Partition, analysis: Path) -> Extent:
+    """What the whole day is, for a run over `analysis`.
+
+    Raises:
+        InputError: p2's metrics cannot be read.
+    """
+    own = same_file(analysis, partition.merged("p2"))
+    return Extent(own=own, records=_counted(partition.step_metrics("p2")) if own else None)
+
+
+class _Counted(msgspec.Struct):
+    records: int
+
+
+def _counted(metrics: Path) -> int | None:
+    """How many records p2 says that it wrote; None where it has left no metrics."""
+    try:
+        return decode(metrics.read_bytes(), _Counted).records
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(
+            f"p2's metrics cannot be read ({error})",
+            where=str(metrics),
+            remedy="Analyze the day again (modbot analyze --resume), which writes them anew.",
+        ) from None
 
 
 def outputs_of(
@@ -121,10 +182,12 @@ def outputs_of(
 
 
 def scan(job: ScanJob) -> Scanned:
-    """Judges a day; nobody else writes it meanwhile, unless the run writes nothing of the day's own.
+    """Judges a day, or a part of it (see `Extent`).
+
+    Nobody else writes the day meanwhile, unless the run writes nothing of its own.
 
     Raises:
-        InputError: the p2 file cannot be read.
+        InputError: the p2 file or p2's metrics cannot be read.
         BusyError: another run is at work on the day.
         StorageError: the disk refused.
     """
@@ -136,28 +199,35 @@ def _scan(job: ScanJob) -> Scanned:
     started = perf_counter()
     tally = Tally()
     outputs = job.outputs
+    extent = extent_of(job.partition, job.analysis)
     lines = numbered_lines(
         job.analysis, what="the p2 records", remedy="Analyze the day first (modbot analyze), or name them: --analysis"
     )
-    with _emitting(outputs, tally) as emitters:
+    with _emitting(outputs, lambda: bool(extent.partial_by(tally))) as emitters:
         judge_lines(lines, job.judge, job.selection, tally, emitters)
+    partial_by = extent.partial_by(tally)
     metrics = tally.metrics(
         wall_time_s=perf_counter() - started,
-        context={"profile": job.partition.profile, "date": job.partition.date},
+        context={
+            "profile": job.partition.profile,
+            "date": job.partition.date,
+            "partial": bool(partial_by),
+            "partial_by": partial_by,
+        },
         ruleset=job.account(tally.models),
     )
     for path in outputs.metrics:
         write_bytes(path, encode_document(metrics))
-    return Scanned(tally=tally, metrics=metrics, written=outputs.written(whole=not tally.left_out))
+    return Scanned(tally=tally, metrics=metrics, written=outputs.written(whole=not partial_by), extent=extent)
 
 
 @contextmanager
-def _emitting(outputs: Outputs, tally: Tally) -> Iterator[list[Emit]]:
+def _emitting(outputs: Outputs, is_part: Callable[[], bool]) -> Iterator[list[Emit]]:
     """What takes each finding to the files; these stand when the block has ended well."""
     emitters: list[Emit] = []
     with ExitStack() as stack:
         if outputs.results is not None:
-            emitters += stack.enter_context(_results(outputs.results, tally))
+            emitters += stack.enter_context(_results(outputs.results, is_part))
         if outputs.trace is not None:
             write = stack.enter_context(writing(outputs.trace)).write
             emitters.append(lambda judged: write(trace_line(judged)))
@@ -165,7 +235,7 @@ def _emitting(outputs: Outputs, tally: Tally) -> Iterator[list[Emit]]:
 
 
 @contextmanager
-def _results(results: Results, tally: Tally) -> Iterator[tuple[Emit, Emit]]:
+def _results(results: Results, is_part: Callable[[], bool]) -> Iterator[tuple[Emit, Emit]]:
     """As `_emitting`; only when all is counted is it known whether they are the whole day's."""
     with (
         writing(results.report) as report,
@@ -177,7 +247,7 @@ def _results(results: Results, tally: Tally) -> Iterator[tuple[Emit, Emit]]:
             lambda judged: write_row(report_row(judged.reading.evidence, judged.tags, judged.outcome)),
             lambda judged: write(finding(judged.reading.line, judged.outcome)),
         )
-        if tally.left_out:
+        if is_part():
             findings.path, report.path = results.part_findings, results.part_report
 
 

@@ -88,9 +88,9 @@ class Tally:
         self.latencies.merge(other.latencies)
 
     @property
-    def left_out(self) -> int:
-        """Records that a filter left out."""
-        return self.filtered.total()
+    def read(self) -> int:
+        """All records, those that a filter left out too."""
+        return self.total + self.filtered.total()
 
     def metrics(self, *, wall_time_s: float, context: Mapping[str, Any], ruleset: Mapping[str, Any]) -> dict[str, Any]:
         """The metrics document: `total` is what was written, after the filters."""
