@@ -1,6 +1,6 @@
 """Files a second: modbot's fetching against a bare aiohttp loop that fetches, hashes and writes the same files.
 
-.venv/bin/python bench/fetch.py [FILES] [KILOBYTES]
+python -m bench.fetch [FILES] [KILOBYTES]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How much memory p1 takes over many rows: the samples under distinct links, over HTTP, with open_nsfw.
 
-    python bench/p1_memory.py [--rows 5000] [--parallel 2]
+    python -m bench.p1_memory [--rows 5000] [--parallel 2]
 
 Prints the peak of the resident memory of the whole process tree (each process's own peaks are not added: what counts
 is what was resident at one time), sampled twenty times a second, and what p1 said.

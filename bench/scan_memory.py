@@ -1,4 +1,4 @@
-"""Peak memory of a scan, whatever the number of records: `python bench/scan_memory.py [records]` (default 200,000)."""
+"""Peak memory of a scan, whatever the number of records: `python -m bench.scan_memory [records]` (default 200,000)."""
 
 from __future__ import annotations
 
