@@ -8,6 +8,8 @@ import hashlib
 import json
 import math
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -448,16 +450,46 @@ def test_whatever_a_server_says_ends_as_a_record(tmp_path: Path, answer: bytes) 
         assert isinstance(result, RecordError)
         assert result.kind in {"fetch_failed", "forbidden_host", "timeout"}
         assert "5ec2e7" not in result.detail
+        assert "Error" not in result.detail
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MAX_LIMITED", 0)
         play(tmp_path, scene)
 
 
-def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+def test_a_connection_that_fails_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unknown(*_: object) -> list[dict[str, Any]]:
+        raise OSError(socket.EAI_NONAME, "Name or service not known")
+
     async def scene(world: World) -> None:
-        fetcher = await world.fetcher(hosts=HostPolicy.of(["127.0.0.1"]), attempts=2)
-        failed(await fetcher.fetch(IndexRow(row=0, url="http://127.0.0.1:9/a")), "fetch_failed", None, attempts=2)
+        monkeypatch.setattr(ThreadedResolver, "resolve", unknown)
+
+        @world.server.on("/closes")
+        async def closes(request: web.Request) -> web.Response:
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
+
+        @world.server.on("/resets")
+        async def resets(request: web.Request) -> web.Response:
+            assert request.transport is not None
+            opened = request.transport.get_extra_info("socket")
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            request.transport.abort()
+            return web.Response()
+
+        fetcher = await world.fetcher(hosts=HostPolicy.of(["127.0.0.1", "images.invalid"]), attempts=2)
+        for link, detail in {
+            "http://127.0.0.1:9/a": "the connection failed (Connection refused)",
+            "http://images.invalid/a": "the name cannot be resolved",
+            world.server.url("/a").replace("http:", "https:"): "TLS failed",
+            world.server.url("/closes"): "the server closed the connection without an answer",
+            world.server.url("/resets"): "the connection failed (Connection reset by peer)",
+        }.items():
+            result = await fetcher.fetch(IndexRow(row=0, url=link))
+            failed(result, "fetch_failed", None, attempts=2)
+            assert isinstance(result, RecordError)
+            assert result.detail == detail
 
     play(tmp_path, scene)
 
@@ -515,16 +547,18 @@ def test_redirects_are_followed_hop_by_hop(tmp_path: Path) -> None:
         ("file:///etc/passwd", "forbidden_host"),
         ("http://user:word@127.0.0.1/", "forbidden_host"),
         ("http://[::1/", "fetch_failed"),
+        ("/" + "ä" * 2_000, "fetch_failed"),  # too long as it is sent
         ("/a", "fetch_failed"),
     ],
 )
 def test_a_redirect_leads_nowhere_a_link_may_not_lead(tmp_path: Path, location: str, kind: str) -> None:
     async def scene(world: World) -> None:
         world.server.answers("/a", {"status": 302, "headers": {"Location": location}})
-        result = await (await world.fetcher()).fetch(world.row("/a"))
-        assert isinstance(result, RecordError)
-        assert result.kind == kind
-        assert len(world.server.paths) == (6 if location == "/a" else 1)
+        hosts = HostPolicy.of([f"127.0.0.1:{world.server.port}"], file_root=Path("/etc"))
+        result = await (await world.fetcher(hosts=hosts)).fetch(world.row("/a"))
+        requests = 6 if location == "/a" else 1
+        failed(result, kind, 302 if location == "http://[::1/" else None, attempts=requests)
+        assert len(world.server.paths) == requests
 
     play(tmp_path, scene)
 
@@ -661,12 +695,22 @@ def test_without_a_token_or_with_ids_that_are_none_nobody_asks(tmp_path: Path) -
     play(tmp_path, scene)
 
 
-def test_a_fresh_link_is_checked_like_any_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("link", "kind"),
+    [
+        ("http://169.254.169.254/latest", "forbidden_host"),
+        ("file:///etc/passwd", "forbidden_host"),
+        ("http://[::1/", "fetch_failed"),
+    ],
+)
+def test_a_fresh_link_is_checked_like_any_other(tmp_path: Path, link: str, kind: str) -> None:
     async def scene(world: World) -> None:
-        message = {"attachments": [{"id": "1", "url": "http://169.254.169.254/latest"}]}
+        message = {"attachments": [{"id": "1", "url": link}]}
         world.server.answers("/api/v10/channels/11/messages/22", {"text": json.dumps(message)})
-        fetcher = await world.fetcher(token=SECRET)
-        failed(await fetcher.fetch(_rows(world, "/old/{}?ex=1", "1")[0]), "forbidden_host")
+        hosts = HostPolicy.of([f"127.0.0.1:{world.server.port}"], file_root=Path("/etc"))
+        fetcher = await world.fetcher(token=SECRET, hosts=hosts)
+        failed(await fetcher.fetch(_rows(world, "/old/{}?ex=1", "1")[0]), kind, attempts=0)
+        assert world.server.paths == ["/api/v10/channels/11/messages/22"]
 
     play(tmp_path, scene)
 

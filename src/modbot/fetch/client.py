@@ -52,6 +52,14 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK, _CLIENT_ERROR, _UNAUTHORISED, _REQUEST_TIMEOUT, _TOO_MANY, _SERVER_ERROR = 200, 400, 401, 408, 429, 500
 _GONE = frozenset({403, 404})
 _PASSING = frozenset({_REQUEST_TIMEOUT, _TOO_MANY})
+_BROKEN: tuple[tuple[type[aiohttp.ClientError], str], ...] = (
+    (aiohttp.ClientConnectorDNSError, "the name cannot be resolved"),
+    (aiohttp.ClientConnectorCertificateError, "TLS failed: the certificate is not accepted"),
+    (aiohttp.ClientSSLError, "TLS failed"),
+    (aiohttp.ServerDisconnectedError, "the server closed the connection without an answer"),
+    (aiohttp.ClientPayloadError, "the transfer broke off"),
+    (aiohttp.ClientResponseError, "the answer is no HTTP"),
+)
 _HEADERS = {
     "User-Agent": f"DiscordBot (modbot, {modbot.__version__})",
     "Accept-Encoding": "identity",  # what is stored is what the server has, and no gzip bomb is unpacked
@@ -250,7 +258,7 @@ class Fetcher:
             found = await self._exchange(url, self._hosts.lane(url), partial(self._body, image), image=image)
             if isinstance(found, Stored):
                 return found
-            url = self._hosts.check(found)
+            url = self._hosts.check_onward(found)
         raise LinkError(FAILED, f"more than {MAX_REDIRECTS} redirects")
 
     async def _body(self, image: _Image, response: aiohttp.ClientResponse) -> Stored | str:
@@ -320,7 +328,7 @@ class Fetcher:
             raise LinkError(error.kind, f"the message could not be read again: {error.detail}", error.http_status)
         links = outcome.links or {}
         link = links.get(image.key) or links.get(row.attachment_id or "")
-        return None if link is None else self._hosts.check(link)
+        return None if link is None else self._hosts.check_onward(link)
 
     async def _reread(self, channel: str, message: str) -> Outcome:
         """The message's links as they are now; none if it is gone."""
@@ -449,9 +457,10 @@ def _translated(error: aiohttp.ClientError | OSError, answer: Answer | None) -> 
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
     if isinstance(cause, ForbiddenAddressError):
         return LinkError(FORBIDDEN, str(cause))
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return _PassingError(FAILED, "the transfer broke off", _status(answer))
-    return _PassingError(FAILED, f"the connection failed ({type(error).__name__})", _status(answer))
+    number = error.errno if isinstance(error, OSError) else None
+    otherwise = f"the connection failed ({os.strerror(number)})" if number else "the connection failed"
+    detail = next((text for kind, text in _BROKEN if isinstance(error, kind)), otherwise)
+    return _PassingError(FAILED, detail, _status(answer))
 
 
 def _target(response: aiohttp.ClientResponse) -> str:

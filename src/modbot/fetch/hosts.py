@@ -91,6 +91,20 @@ class HostPolicy:
             raise LinkError(FORBIDDEN, f"{_clip(host)}:{port} ({url.scheme}) is not among the allowed hosts")
         return url.with_fragment(None)
 
+    def check_onward(self, text: str) -> URL:
+        """As `check`, for a link that a server names: it leads to no local file, and what is no link is its failure.
+
+        Raises:
+            LinkError: `forbidden_host`, `fetch_failed`.
+        """
+        try:
+            url = self.check(text)
+        except LinkError as error:
+            raise LinkError(FAILED if error.kind == BAD_ROW else error.kind, error.detail) from None
+        if url.scheme == "file":
+            raise LinkError(FORBIDDEN, "a server's link must not be to a local file")
+        return url
+
     def lane(self, url: URL) -> Lane:
         """The lane of the rate budget that a checked link travels on."""
         host = url.raw_host or ""
