@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import math
+import os
 import signal
 import socket
 import struct
@@ -598,6 +599,8 @@ def test_local_files_go_through_the_same_store(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     (root / "way out").symlink_to(tmp_path / "secret")
     (root / "large").write_bytes(b"x" * 5_000)
+    no_utf8 = root / os.fsdecode(b"bad\xff.png")
+    no_utf8.write_bytes(DATA)
 
     async def scene(world: World) -> None:
         fetcher = await world.fetcher(hosts=HostPolicy.of(file_root=root), max_bytes=4_000)
@@ -608,6 +611,7 @@ def test_local_files_go_through_the_same_store(tmp_path: Path) -> None:
         (root / "a.png").write_bytes(b"edited")
         edited = await fetcher.fetch(IndexRow(row=0, url=link))
         assert edited == Stored(hashlib.sha256(b"edited").hexdigest(), 6)
+        assert await fetcher.fetch(IndexRow(row=0, url=no_utf8.as_uri())) == STORED
         failed(await fetcher.fetch(IndexRow(row=0, url=f"file://{root}/large")), "too_large")
         failed(await fetcher.fetch(IndexRow(row=0, url=f"file://{root}/none")), "fetch_failed")
         for way in ("way%20out", "../secret", "%2e%2e/secret"):

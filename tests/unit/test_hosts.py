@@ -211,6 +211,13 @@ def test_files_below_the_root_are_read(root: Path) -> None:
     assert _read(root.parent / "alias", f"file://{root}/link") == b"inside"
 
 
+@pytest.mark.parametrize("name", [b"bad\xff.png", b"100%FF.png", b"a?b#c+d;e.png", "日本 é.png".encode()])
+def test_a_file_is_found_by_its_very_bytes(root: Path, name: bytes) -> None:
+    path = root / os.fsdecode(name)
+    path.write_bytes(name)
+    assert _read(root, path.as_uri()) == name
+
+
 def test_no_way_leads_out_of_the_root(root: Path) -> None:
     (root / "link").symlink_to(root.parent / "secret")
     (root / "out").symlink_to(root.parent)
@@ -222,6 +229,8 @@ def test_no_way_leads_out_of_the_root(root: Path) -> None:
         f"file://{root}/sub/../../secret",
         f"file://{root}/link",
         f"file://{root}/out/secret",
+        f"file://{root}/%FF/../../secret",
+        f"file://{root}/%FF%2F..%2F..%2Fsecret",
         f"file://{root}2/a",
         f"file://evil.example{root}/sub/%C3%A4%20b.png",
         f"file:///proc/self/root{root.parent}/secret",
@@ -238,12 +247,32 @@ def test_a_root_that_is_not_set_allows_nothing(root: Path) -> None:
         _read(None, f"file://{root}/sub/%C3%A4%20b.png")
 
 
+@pytest.mark.parametrize("policy", [HostPolicy(), HostPolicy(file_root=Path("/"))])
+@pytest.mark.parametrize(
+    "link",
+    [
+        "file:///a%00b",
+        "file://evil.example/a%00b",
+        "file:///" + "a" * 9_000,
+        "file:///a b",
+        "file:///a\\b",
+        "file://[a/b",
+    ],
+)
+def test_what_is_no_link_is_none_whatever_the_policy(policy: HostPolicy, link: str) -> None:
+    with pytest.raises(LinkError) as caught:
+        policy.check(link)
+    assert caught.value.kind == "bad_row"
+
+
 def test_what_is_no_readable_file(root: Path) -> None:
     os.mkfifo(root / "pipe")
     for name, kind in [
         ("pipe", "forbidden_host"),
         ("sub", "fetch_failed"),
         ("none", "fetch_failed"),
+        ("a" * 300, "fetch_failed"),  # longer than a name can be
+        ("a/" * 3_000, "fetch_failed"),  # longer than a path can be
         ("%00", "bad_row"),
     ]:
         with pytest.raises(LinkError) as caught:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote_to_bytes
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
@@ -122,7 +123,7 @@ class HostPolicy:
         """
         if self.file_root is None:
             raise LinkError(FORBIDDEN, _NO_ROOT)
-        path = Path(os.path.realpath(url.path))
+        path = Path(os.path.realpath(_file_name(url)))
         root = os.path.realpath(self.file_root)
         if not path.is_relative_to(root):
             raise LinkError(FORBIDDEN, "the file is outside MODBOT_FILE_ROOT")
@@ -141,12 +142,12 @@ class HostPolicy:
         return (host, None) in self.allowed or (host, port) in self.allowed
 
     def _check_file(self, url: URL) -> URL:
+        if "\0" in _file_name(url):
+            raise LinkError(BAD_ROW, "the url is no link: a file's name has no null bytes")
         if url.raw_host not in {None, "", "localhost"}:
             raise LinkError(FORBIDDEN, "a file: link must be to this machine")
         if self.file_root is None:
             raise LinkError(FORBIDDEN, _NO_ROOT)
-        if "\0" in url.path:
-            raise LinkError(BAD_ROW, "the url is no link: a file's name has no null bytes")
         return url
 
 
@@ -206,6 +207,11 @@ def _entry(text: str) -> tuple[str, int | None]:
             remedy="Give names such as images.example.org or 127.0.0.1:8080, without https:// and without a path.",
         )
     return host, port
+
+
+def _file_name(url: URL) -> str:
+    """The file that a link names, whatever its bytes: those that are no UTF-8 come as surrogates, as `os` has them."""
+    return os.fsdecode(unquote_to_bytes(url.raw_path))
 
 
 def _open_at_once(path: str, flags: int) -> int:
