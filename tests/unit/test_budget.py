@@ -347,6 +347,22 @@ def test_scope_and_bucket_are_read() -> None:
     assert read_answer(429, {}, wall=WALL, body=b'{"global": true}').scope == "global"
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-RateLimit-Remaining": "1e300", "X-RateLimit-Reset-After": "1e300", "Retry-After": "1e300"},
+        {"X-RateLimit-Bucket": "\udcff", "X-RateLimit-Scope": "\udcff"},  # as the client hands on a byte 0xff
+    ],
+)
+def test_whatever_the_headers_hold_can_be_sent_to_the_coordinator_and_kept(headers: dict[str, str]) -> None:
+    for status in (200, 429):
+        answer = read_answer(status, headers, wall=WALL)
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=Answer) == answer
+        b = budget(4.0)
+        b.answer(admit(b, CDN, 0.0), answer, 0.0)
+        assert msgspec.json.decode(msgspec.json.encode(b.export(0.0)), type=Saved) == b.export(0.0)
+
+
 # --- laws ---
 
 _events = st.lists(

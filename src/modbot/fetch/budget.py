@@ -74,7 +74,7 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     retry_after: float | None = None
     scope: str | None = None
-    remaining: int | None = None
+    remaining: float | None = None
     reset_after: float | None = None
     bucket: str | None = None
 
@@ -120,19 +120,18 @@ def read_answer(status: int, headers: Mapping[str, str], *, wall: float, body: b
         body: of a 429, as far as it was read: Discord's JSON says `retry_after` more exactly.
     """
     waits = [_retry_after(headers.get("Retry-After"), wall)]
-    scope = headers.get("X-RateLimit-Scope")
+    scope = _text(headers.get("X-RateLimit-Scope"))
     if status == _TOO_MANY:
         told = _json_object(body)
-        waits.append(_seconds(told.get("retry_after")))
+        waits.append(_amount(told.get("retry_after")))
         scope = "global" if told.get("global") is True else scope
-    remaining = _seconds(headers.get("X-RateLimit-Remaining"))
     return Answer(
         status=status,
         retry_after=max((wait for wait in waits if wait is not None), default=None),
         scope=scope.strip().lower() if scope else None,
-        remaining=None if remaining is None else int(remaining),
-        reset_after=_seconds(headers.get("X-RateLimit-Reset-After")),
-        bucket=headers.get("X-RateLimit-Bucket"),
+        remaining=_amount(headers.get("X-RateLimit-Remaining")),
+        reset_after=_amount(headers.get("X-RateLimit-Reset-After")),
+        bucket=_text(headers.get("X-RateLimit-Bucket")),
     )
 
 
@@ -370,20 +369,25 @@ def _rates(qps: float, concurrency: int) -> list[Rate]:
     return slower + [Rate(slower[-1].qps, width) for width in widths]
 
 
-def _seconds(value: object) -> float | None:
-    """A duration, if it is one: a finite number of at least 0, or the text of one."""
+def _amount(value: object) -> float | None:
+    """A duration or a count, if it is one: a finite number of at least 0, or the text of one."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
-        seconds = float(value)
+        amount = float(value)
     except (ValueError, OverflowError):
         return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    return amount if math.isfinite(amount) and amount >= 0 else None
+
+
+def _text(header: str | None) -> str | None:
+    """A name in a header; bytes that no name is made of could neither be sent to the coordinator nor be kept."""
+    return header if header and header.isascii() else None
 
 
 def _retry_after(text: str | None, wall: float) -> float | None:
     """`Retry-After` in seconds from now: a number, or an HTTP date (one that is past is 0)."""
-    if text is None or (seconds := _seconds(text)) is not None:
+    if text is None or (seconds := _amount(text)) is not None:
         return None if text is None else seconds
     try:
         date = parsedate_to_datetime(text)
