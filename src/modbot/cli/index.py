@@ -31,7 +31,7 @@ def folder(source: Path, profile: str | None, date: str, out: Path | None, repla
     """
     from modbot.sources import folder as source_of
 
-    _write(source_of.rows(source), profile, date, out, replace=replace)
+    _write(source_of.rows(source), source, profile, date, out, replace=replace)
 
 
 @index.command(epilog="Example: modbot index urls links.txt --date 2025-10-01")
@@ -46,14 +46,14 @@ def urls(source: Path, profile: str | None, date: str, out: Path | None, replace
     """
     from modbot.sources import urls as source_of
 
-    _write(source_of.rows(source), profile, date, out, replace=replace)
+    _write(source_of.rows(source), source, profile, date, out, replace=replace)
 
 
 def _write(
-    rows: Iterable[dict[str, object]], profile: str | None, date: str, out: Path | None, *, replace: bool
+    rows: Iterable[dict[str, object]], source: Path, profile: str | None, date: str, out: Path | None, *, replace: bool
 ) -> None:
     from modbot.stages.index import write_index
 
     part = partition(load(), profile, date)
-    count = write_index(part, rows, out=out, replace=replace)
+    count = write_index(part, rows, source=source, out=out, replace=replace)
     click.echo(f"{count} rows: {out or part.index}")

@@ -20,7 +20,8 @@ from modbot.files.atomic import write_bytes
 from modbot.files.index_csv import read_rows
 from modbot.files.journal import ShardFiles, file_digest
 from modbot.files.lease import hold, hold_file
-from modbot.files.paths import Partition
+from modbot.files.outputs import refuse_clashes
+from modbot.files.paths import RULES_FILE, Partition
 from modbot.files.shards import find_set
 from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
@@ -79,6 +80,10 @@ def tag_day(
         folder, shards = find_set(partition, shard_glob)
         sources = [folder / f"{name}.csv" for name in shards.names()]
         status = status_file or partition.manifest("p1")
+        refuse_clashes(
+            [("the split", partition.index), *(("--shard-glob", source) for source in sources), *_rules(request)],
+            [("--status-file", status)],
+        )
         with hold_file(status.with_name(f"{status.name}.lease"), f"modbot tag --date {partition.date}"):
             return _tag(
                 partition,
@@ -115,6 +120,10 @@ def tag_file(
 
     `partition` says where the budget's state is kept, and what the status file is called after.
     """
+    written = [("--out", out), ("--metrics", metrics_file)]
+    if status_file is not None:
+        written.append(("--status-file", status_file))
+    refuse_clashes([("--input", source), *_rules(request)], written)
     rows = [row.row for row in read_rows(source)]
     with hold_file(out.with_name(f"{out.name}.lease"), "modbot tag --input") as still_ours:
         return _tag(
@@ -202,6 +211,10 @@ def _tag(
     metrics = _metrics(outcome, len(rows), request, vocabulary)
     write_bytes(outputs.metrics, jsonl.encode_document(metrics))
     return TagSummary(metrics=metrics, merged=outputs.merged, metrics_file=outputs.metrics)
+
+
+def _rules(request: TagRequest) -> list[tuple[str, Path]]:
+    return [("--rules-config", request.rules or RULES_FILE)]
 
 
 def _tagging(model: Installed, request: TagRequest, vocabulary: TagVocabulary, *, jobs: int) -> tag.TagSettings:

@@ -13,7 +13,8 @@ from modbot.engine.local import threads_each
 from modbot.engine.run import run_step
 from modbot.files.atomic import write_bytes
 from modbot.files.lease import hold, hold_file
-from modbot.files.paths import Partition
+from modbot.files.outputs import refuse_clashes
+from modbot.files.paths import RULES_FILE, Partition
 from modbot.files.shards import find_set
 from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
@@ -65,6 +66,10 @@ def analyze_day(
         _, shards = find_set(partition, shard_glob)
         vocabulary = read_vocabulary(request.rules)
         status = status_file or partition.manifest("p2")
+        refuse_clashes(
+            [("p2", partition.merged("p1")), ("--rules-config", request.rules or RULES_FILE)],
+            [("--status-file", status)],
+        )
         lease = status.with_name(f"{status.name}.lease")
         stack.enter_context(hold_file(lease, f"modbot analyze --date {partition.date}"))
         shown = {

@@ -12,6 +12,7 @@ from modbot.errors import InputError
 from modbot.files.atomic import storage_errors, write_bytes, writing
 from modbot.files.index_csv import BAD_COLUMN, ROW_COLUMN, open_index, refuse_shard_columns, to_csv_line
 from modbot.files.journal import file_digest
+from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import Partition
 from modbot.records import jsonl
 
@@ -77,6 +78,8 @@ def write_set(index_path: Path, folder: Path, *, profile: str, date: str, count:
         InputError: the index is missing, no CSV, or has no rows.
         StorageError: the disk refused.
     """
+    files = [folder / f"{shard_name(number, count)}.csv" for number in range(count)]
+    refuse_clashes([("the split", index_path)], [("a shard", file) for file in files])
     problems: list[str] = []
     with open_index(index_path) as index:
         total = sum(1 for _ in index)
@@ -91,8 +94,8 @@ def write_set(index_path: Path, folder: Path, *, profile: str, date: str, count:
     with open_index(index_path) as index:
         header = to_csv_line([*index.header, BAD_COLUMN, ROW_COLUMN]).encode()
         rows = enumerate(index)
-        for number, size in enumerate(sizes):
-            with writing(folder / f"{shard_name(number, count)}.csv") as out:
+        for file, size in zip(files, sizes, strict=True):
+            with writing(file) as out:
                 out.write(header)
                 for row, raw in islice(rows, size):
                     if raw.bad:
@@ -101,7 +104,6 @@ def write_set(index_path: Path, folder: Path, *, profile: str, date: str, count:
         surplus = next(rows, None)
     if surplus is not None or file_digest(index_path) != digest:
         raise InputError("it changed while it was split", where=str(index_path), remedy="Split it again.")
-    files = [folder / f"{shard_name(number, count)}.csv" for number in range(count)]
     shards = ShardSet(
         source=str(index_path),
         digest=digest,
