@@ -162,4 +162,4 @@ def test_odd_lines_are_compared_too(day: Day) -> None:
     day.records([b"{\n", json.dumps({"wd14": {"rating": {"explicit": "0.7"}}}).encode() + b"\n"])
     day.ok("ab", *B)
     found = document(day.part.ab_compare)
-    assert found["confusion"] == {"green->red": 1, "yellow->yellow": 1}
+    assert found["confusion"] == {"yellow->red": 1, "yellow->yellow": 1}

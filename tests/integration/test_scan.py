@@ -89,7 +89,7 @@ def test_odd_lines_end_nothing_and_are_all_accounted_for(day: Day) -> None:
     assert findings["not a number"]["wd14"]["rating"]["explicit"] is None
     assert findings["error as text"]["reasons"] == ["not judged: unknown (boom)"]
     assert not any(found["severity"] == "green" for found in findings.values())
-    assert "unreadable 6" in ran.out
+    assert "unreadable 7" in ran.out
 
 
 def test_a_torn_last_line_is_a_finding(day: Day) -> None:

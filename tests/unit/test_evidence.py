@@ -57,13 +57,42 @@ def test_both_readings_of_a_good_line_agree() -> None:
         ({"meta": {"nudenet_error": ["boom"]}}, ["detector_failed"]),
         ({"image": {"truncated": True, "width": "8"}}, ["truncated"]),
         ({"image": {"truncated": "true"}}, ["truncated"]),
-        ({"xsignals": {"exposure_score": float("nan")}}, []),
+        ({"xsignals": {"exposure_score": float("nan")}}, ["not_finite"]),
+        ({"xsignals": {"exposure_score": None}}, ["not_finite"]),
+        ({"xsignals": {"exposure_score": float("inf")}}, ["not_finite"]),
+        ({"xsignals": {"exposure_score": []}}, ["not_finite"]),
+        ({"xsignals": []}, ["unreadable"]),
+        ({"xsignals": None}, []),
+        ({"nudity_detections": None}, ["evidence_missing"]),
+        ({"nudity_detections": None, "meta": {"nudenet_ran": False}}, []),
+        ({"nudity_detections": None, "meta": {"nudenet_ran": "true"}}, ["evidence_missing"]),
+        ({"sha256": None}, ["evidence_missing"]),
+        ({"image": None}, ["evidence_missing"]),
+        ({"image": "x"}, ["evidence_missing"]),
+        ({"meta": [True]}, ["evidence_missing"]),
+        ({"sha256": None, "image": None, "error": {"kind": "expired"}}, []),
+        ({"wd14": {"rating": {"general": 1, "explicit": -5}}}, ["out_of_range"]),
+        ({"wd14": {"rating": {"general": 7}}}, ["out_of_range"]),
+        ({"wd14": {"rating": {"general": 1, "aesthetic": 7}}}, []),
+        ({"wd14": {"rating": {"general": 1}, "general_raw": [["dog", -1]]}}, ["out_of_range"]),
+        ({"wd14": {"rating": {"general": 1}, "general_raw": {"dog": 1}}}, ["unreadable"]),
+        ({"nudity_detections": [{"class": "X", "score": 1.5, "box": [1, 2, 3, 4]}]}, ["out_of_range"]),
         ({"messages": 7}, []),
         ({}, []),
     ],
 )
 def test_what_is_missing_or_broken_is_a_doubt(change: dict[str, Any], kinds: list[str]) -> None:
     assert [doubt.kind for doubt in reading(plain(1, **change)).doubts] == kinds
+
+
+@pytest.mark.parametrize("key", ["sha256", "image", "meta", "nudity_detections"])
+def test_a_key_that_is_not_there_is_missing_as_well(key: str) -> None:
+    record = plain(1)
+    assert record["meta"]["nudenet_ran"]
+    del record[key]
+    (doubt,) = reading(record).doubts
+    assert doubt.kind == "evidence_missing"
+    assert key in doubt.detail
 
 
 def test_signals_are_whole_or_none() -> None:

@@ -57,6 +57,15 @@ DOUBTS = [
         "not_finite (rating.explicit is no finite number)",
     ),
     ({"wd14": None}, "scores_missing (the record holds no ratings)"),
+    (
+        {"meta": {"nudenet_ran": True}, "nudity_detections": None},
+        "evidence_missing (the record holds no nudity_detections, though the detector ran)",
+    ),
+    ({"xsignals": {"exposure_score": None}}, "not_finite (xsignals.exposure_score is no finite number)"),
+    (
+        {"wd14": {"rating": {"general": 1, "explicit": -5}}},
+        "out_of_range (rating.explicit is -5, not 0 to 1)",
+    ),
 ]
 
 

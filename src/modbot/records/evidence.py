@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -27,14 +27,19 @@ NOT_FINITE = "not_finite"
 SCORES_MISSING = "scores_missing"
 TRUNCATED = "truncated"
 DETECTOR_FAILED = "detector_failed"
+EVIDENCE_MISSING = "evidence_missing"
+OUT_OF_RANGE = "out_of_range"
 
 _SIGNALS = frozenset(XSignals.__struct_fields__)
 _MAX_INT = 2**63 - 1
 
 
 LARGEST = 1e9
-Score = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
-"""A number that can be a score: one beyond these bounds is as broken as an infinite one, and its sums would be."""
+Number = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+"""A number that can be a signal: one beyond these bounds is as broken as an infinite one, and its sums would be."""
+
+Score = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""What a model can give for a rating, a tag, a detection."""
 
 
 class _Normalised(dict[str, str]):
@@ -105,6 +110,7 @@ class Seen(Detection, frozen=True, kw_only=True):
 class Detector(msgspec.Struct, gc=False):
     """What became of the detector."""
 
+    nudenet_ran: bool = False
     nudenet_error: str | None = None
 
 
@@ -132,8 +138,8 @@ class Evidence(msgspec.Struct, gc=False):
     author_id: str | None = None
     is_nsfw_channel: bool = False
     is_spoiler: bool = False
-    nudity_detections: list[Seen] = []
-    xsignals: dict[str, int | Score] = {}
+    nudity_detections: list[Seen] | None = None
+    xsignals: dict[str, int | Number] = {}
     meta: Detector | None = None
 
     @property
@@ -179,6 +185,11 @@ class Evidence(msgspec.Struct, gc=False):
     def attachment_count(self) -> int:
         """The attachments of all messages."""
         return sum(len(post.attachments) for post in self.messages)
+
+    @property
+    def detections(self) -> list[Seen]:
+        """What the detector saw; empty where it did not run, too."""
+        return self.nudity_detections or []
 
     @property
     def signals(self) -> dict[str, int | float] | None:
@@ -261,13 +272,27 @@ def read(line: bytes, number: int) -> Reading:
 def _gaps(evidence: Evidence) -> tuple[Fault, ...]:
     """What is missing of the evidence by the record's own account."""
     found = []
-    if (evidence.wd14 is None or not evidence.wd14.rating) and evidence.error is None:
-        found.append(Fault(SCORES_MISSING, "the record holds no ratings"))
+    if evidence.error is None:
+        if evidence.wd14 is None or not evidence.wd14.rating:
+            found.append(Fault(SCORES_MISSING, "the record holds no ratings"))
+        found += [Fault(EVIDENCE_MISSING, f"the record holds no {name}") for name in _unknown(evidence)]
     if evidence.image is not None and evidence.image.truncated:
         found.append(Fault(TRUNCATED, "the image was read in part"))
     if evidence.meta is not None and evidence.meta.nudenet_error is not None:
         found.append(Fault(DETECTOR_FAILED, evidence.meta.nudenet_error))
     return tuple(found)
+
+
+def _unknown(evidence: Evidence) -> Iterator[str]:
+    """What p2 tells of every image that was judged, and the record does not."""
+    if evidence.sha256 is None:
+        yield "sha256"
+    if evidence.image is None:
+        yield "image"
+    if evidence.meta is None:
+        yield "meta"
+    elif evidence.meta.nudenet_ran and evidence.nudity_detections is None:
+        yield "nudity_detections, though the detector ran"
 
 
 def _read_odd(line: bytes, number: int) -> Reading:
@@ -399,13 +424,20 @@ class _Odd:
             meta=self._detector(raw.get("meta")),
         )
 
-    def _score(self, value: object, what: str) -> float | None:
+    def _finite(self, value: object, what: str) -> float | None:
         """A finite number, or None; one that is there and not finite is a doubt."""
         number = _number(value)
         if number is None or math.isfinite(number):
             return number
         self.doubts.append(Fault(NOT_FINITE, f"{what} is no finite number"))
         return None
+
+    def _score(self, value: object, what: str) -> float | None:
+        """As `_finite`; one that no model gives is a doubt, too."""
+        number = self._finite(value, what)
+        if number is not None and not 0 <= number <= 1:
+            self.doubts.append(Fault(OUT_OF_RANGE, f"{what} is {number:g}, not 0 to 1"))
+        return number
 
     def _picture(self, value: object) -> Picture | None:
         if not isinstance(value, dict):
@@ -438,21 +470,23 @@ class _Odd:
         return Tagged(
             model=_string(value.get("model")),
             rating=self._rating(_object(value.get("rating"))),
-            general=self._pairs(value.get("general")),
-            general_raw=self._pairs(value.get("general_raw")),
+            general=self._pairs(value.get("general"), "general"),
+            general_raw=self._pairs(value.get("general_raw"), "general_raw"),
         )
 
     def _rating(self, raw: Mapping[str, Any]) -> dict[str, float]:
         rating = {}
         for key, value in raw.items():
-            number = self._score(value, f"rating.{key}")
+            number = (self._score if key in RATINGS else self._finite)(value, f"rating.{key}")
             if number is not None:
                 rating[key] = number
             elif key in RATINGS and _number(value) is None:
                 self.doubts.append(Fault(NOT_FINITE, f"rating.{key} is no number"))
         return rating
 
-    def _pairs(self, value: object) -> list[tuple[str, float]]:
+    def _pairs(self, value: object, key: str) -> list[tuple[str, float]]:
+        if value is not None and not isinstance(value, list):
+            self.doubts.append(Fault(UNREADABLE, f"wd14.{key} is no list"))
         pairs = []
         for item in _items(value):
             name, score = self._pair(item)
@@ -476,8 +510,10 @@ class _Odd:
         kind = _string(raw.get("kind")) or "unknown"
         return Failure(kind, _string(raw.get("detail")) or ("" if raw else str(value)[:200]))
 
-    def _detections(self, value: object) -> list[Seen]:
-        if value is not None and not isinstance(value, list):
+    def _detections(self, value: object) -> list[Seen] | None:
+        if value is None:
+            return None
+        if not isinstance(value, list):
             self.doubts.append(Fault(UNREADABLE, "nudity_detections is no list"))
         return [found for item in _items(value) if (found := self._detection(item)) is not None]
 
@@ -499,14 +535,25 @@ class _Odd:
         return (sides[0], sides[1], sides[2], sides[3])
 
     def _signals(self, value: object) -> dict[str, int | float]:
-        numbers = {name: _number(number) for name, number in _object(value).items()}
-        return {name: number for name, number in numbers.items() if number is not None and math.isfinite(number)}
+        if value is not None and not isinstance(value, dict):
+            self.doubts.append(Fault(UNREADABLE, "xsignals is no object"))
+        signals = {}
+        for name, item in _object(value).items():
+            number = self._finite(item, f"xsignals.{name}")
+            if number is not None:
+                signals[name] = number
+            elif name in _SIGNALS and _number(item) is None:
+                self.doubts.append(Fault(NOT_FINITE, f"xsignals.{name} is no number"))
+        return signals
 
     def _detector(self, value: object) -> Detector | None:
         if not isinstance(value, dict):
             return None
         error = value.get("nudenet_error")
-        return Detector(nudenet_error=None if error is None else _string(error) or str(error)[:200])
+        return Detector(
+            nudenet_ran=_flag(value.get("nudenet_ran")) or False,
+            nudenet_error=None if error is None else _string(error) or str(error)[:200],
+        )
 
 
 def _items(value: object) -> Iterable[Any]:

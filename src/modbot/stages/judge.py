@@ -68,7 +68,7 @@ class RulesJudge:
             rating=evidence.rating,
             tags=tags,
             skipped_tags=reading.skipped_tags,
-            detections=[(found.class_, found.score) for found in evidence.nudity_detections],
+            detections=[(found.class_, found.score) for found in evidence.detections],
             channel_is_nsfw=evidence.channel_is_nsfw,
             is_spoiler=evidence.shown_as_spoiler,
             attachment_count=evidence.attachment_count,

@@ -25,7 +25,7 @@ _by_score = itemgetter(1)
 def report_row(evidence: Evidence, tags: Mapping[str, float], outcome: Outcome) -> list[str]:
     """The cells of one finding, in the order of REPORT_COLUMNS. `tags`: `evidence.tags()`."""
     rating, signal = evidence.rating.get, outcome.metrics.get
-    detections = [(found.class_, found.score) for found in evidence.nudity_detections]
+    detections = [(found.class_, found.score) for found in evidence.detections]
     posts = evidence.posts
     link = evidence.message_link or posts[0].message_link
     author = evidence.author_id or posts[0].author_id

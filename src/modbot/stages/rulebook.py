@@ -176,7 +176,7 @@ def signals_of(nsfw_group: Group, config: SignalConfig) -> Signals:
         rating = Rating(**{name: evidence.rating.get(name, 0.0) for name in RATINGS})
         image = evidence.image
         width, height = (image.width, image.height) if image is not None else (0, 0)
-        found = compute(rating, tags, evidence.nudity_detections, width, height, nsfw_group, config)
+        found = compute(rating, tags, evidence.detections, width, height, nsfw_group, config)
         return {name: getattr(found, name) for name in XSignals.__struct_fields__}
 
     return signals
