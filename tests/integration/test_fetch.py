@@ -248,8 +248,26 @@ def test_a_server_that_recovers(tmp_path: Path) -> None:
         assert await fetcher.fetch(world.row("/a")) == STORED
         assert fetcher.counters.http_5xx == 2
         assert fetcher.counters.retries == 2
+        assert world.coordinator.adjustments == []  # it is ill, not overrun
 
     play(tmp_path, scene)
+
+
+def test_the_pause_between_tries_grows_with_full_jitter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[float, float]] = []
+
+    def draw(low: float, high: float) -> float:
+        drawn.append((low, high))
+        return 0.0
+
+    monkeypatch.setattr("modbot.fetch.client.random.uniform", draw)
+
+    async def scene(world: World) -> None:
+        world.server.answers("/a", 503)
+        await (await world.fetcher(attempts=8, backoff=0.5)).fetch(world.row("/a"))
+
+    play(tmp_path, scene)
+    assert drawn == [(0, high) for high in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)]
 
 
 def test_a_503_that_says_when_is_obeyed(tmp_path: Path) -> None:
@@ -668,6 +686,55 @@ def test_a_message_that_is_gone_leaves_the_link_expired(tmp_path: Path, answer: 
         failed(await fetcher.fetch(_rows(world, "/old/{}", "1")[0]), "expired", 404, attempts=1)
         failed(await fetcher.fetch(_rows(world, "/old/{}?ex=1&hm=1", "2")[0]), "expired", None, attempts=0)
         assert world.server.paths.count("/api/v10/channels/11/messages/22") == 1
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "status", "said"),
+    [
+        (500, "fetch_failed", 500, "the server answered 500"),
+        (400, "fetch_failed", 400, "the server answered 400"),
+        ({"text": "<html>"}, "fetch_failed", 200, "the server's JSON is none"),
+    ],
+)
+def test_a_message_that_cannot_be_read_again_is_no_expired_link(
+    tmp_path: Path, answer: int | dict[str, Any], kind: str, status: int, said: str
+) -> None:
+    async def scene(world: World) -> None:
+        world.server.answers("/api/v10/channels/11/messages/22", answer)
+        world.server.answers("/old/1", 404)
+        fetcher = await world.fetcher(token=SECRET)
+        result = await fetcher.fetch(_rows(world, "/old/{}", "1")[0])
+        failed(result, kind, status, attempts=1)
+        assert isinstance(result, RecordError)
+        assert result.detail == f"the message could not be read again: {said}"
+
+    play(tmp_path, scene)
+
+
+def test_a_re_read_that_is_limited_waits_and_goes_on(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        path = "/api/v10/channels/11/messages/22"
+        limited = {"status": 429, "text": '{"retry_after": 0.3}', "headers": {"X-RateLimit-Scope": "user"}}
+        world.server.answers(path, limited, {"text": json.dumps(_message(world, "1"))})
+        fetcher = await world.fetcher(token=SECRET)
+        assert await fetcher.fetch(_rows(world, "/old/{}?ex=1", "1")[0]) == STORED
+        first, second = (at for at, request in world.server.requests if request.path == path)
+        assert second - first >= 0.3
+
+    play(tmp_path, scene)
+
+
+def test_a_file_that_wants_a_token_says_nothing_about_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modbot.fetch.hosts.DISCORD_CDN_HOSTS", frozenset({"127.0.0.1"}))
+
+    async def scene(world: World) -> None:
+        world.server.answers("/a", 401)
+        fetcher = await world.fetcher(token=SECRET)
+        failed(await fetcher.fetch(_rows(world, "/a", "1")[0]), "unauthorised", 401, attempts=1)
+        assert await fetcher.fetch(world.row("/b")) == STORED
+        assert world.server.paths == ["/a", "/b"]
 
     play(tmp_path, scene)
 

@@ -198,6 +198,28 @@ def test_refusals_slow_the_run_and_it_recovers() -> None:
     assert b.rate == Rate(40.0, 24)
 
 
+@pytest.mark.parametrize(
+    ("lane", "status", "counts"),
+    [
+        (CDN, 401, True),
+        (CDN, 403, True),
+        (API, 403, True),
+        (MEDIA, 429, True),
+        (CDN, 404, False),
+        (CDN, 500, False),
+        (CDN, 200, False),
+        (HERE, 403, False),
+    ],
+)
+def test_what_counts_towards_a_ban_and_is_known_to_the_next_process(lane: Lane, status: int, *, counts: bool) -> None:
+    b = budget(4.0)
+    b.answer(admit(b, lane, 0.0), Answer(status, retry_after=0.0), 0.0)
+    saved = msgspec.json.decode(msgspec.json.encode(b.export(1.0)), type=Saved)
+    assert saved.invalid == ({int(WALL // 10): 1} if counts else {})
+    assert budget(4.0, now=5.0, saved=saved).export(5.0).invalid == saved.invalid
+    assert budget(4.0, now=700.0, saved=saved).export(700.0).invalid == {}
+
+
 def test_shared_limits_and_other_hosts_do_not_count_towards_a_ban() -> None:
     b = budget(math.inf)
     for i in range(INVALID_SLOW + 10):
