@@ -181,6 +181,16 @@ def test_uncertain_records_are_the_nearest_first(day: Day) -> None:
     assert len(table(Path("u.csv"))) == 3
 
 
+@pytest.mark.parametrize("flag", ["--eps", "--q-thr", "--e-thr", "--exposure-thr"])
+@pytest.mark.parametrize("value", ["nan", "-nan", "inf", "1.5", "-0.1", "x"])
+def test_a_threshold_that_is_no_score_is_refused(day: Day, flag: str, value: str) -> None:
+    day.generated(3)
+    ran = day.run("uncertain", f"{flag}={value}")
+    assert ran.code == 2
+    assert flag in ran.err
+    assert not day.part.uncertain.exists()
+
+
 def test_the_exposure_that_a_record_lacks_is_computed_whatever_the_rules_file_says(day: Day) -> None:
     record = plain(0)
     record["wd14"]["rating"] |= {"questionable": 0.9, "explicit": 0.9}

@@ -308,6 +308,9 @@ def test_print_config_is_json_on_stdout(day: Day) -> None:
     [
         (("--since", "soon"), "--since"),
         (("--until", "9d9"), "--until"),
+        (("--since", "2025-10-03", "--until", "2025-10-01"), "--since"),
+        (("--since", "1d", "--until", "7d"), "--since"),
+        (("--const", "X=nan"), "--const"),
         (("--severity", "pink"), "pink"),
         (("--limit", "0"), "--limit"),
         (("--offset", "-1"), "--offset"),
@@ -356,7 +359,9 @@ def test_a_full_disk_leaves_the_day_as_it_was(day: Day, monkeypatch: pytest.Monk
 def test_several_days_are_each_written_as_on_their_own(day: Day) -> None:
     for number in (1, 3):
         day.generated(10 * number, seed=number, date=f"2025-10-0{number}")
-    ran = day.ok("scan", "--dates", "2025-10-01..2025-10-03", "--metrics", "m_{date}.json", date=None)
+    ran = day.run("scan", "--dates", "2025-10-01..2025-10-03", "--metrics", "m_{date}.json", date=None)
+    assert ran.code == 1
+    assert "modbot: 2025-10-02: no p2 records" in ran.err
     for number in (1, 3):
         part = Partition(Path("out"), "current", f"2025-10-0{number}")
         assert len(jsonl(part.findings)) == 10 * number

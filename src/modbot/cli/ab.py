@@ -47,7 +47,7 @@ def ab(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
     from modbot.stages.compare import SampleForm, ab_outputs, compare, skip_legacy
 
     settings = load()
-    found = days_of(settings, given["profile"], given["date"], given["dates"], given["analysis"])
+    found, _ = days_of(settings, given["profile"], given["date"], given["dates"], given["analysis"])
     outputs = ab_outputs(found[-1][0], out_dir=given["out_dir"], out_json=given["out_json"], out_csv=given["out_csv"])
     refuse_clashes([*inputs_of(found), ("--rulesA", given["rules_a"]), ("--rulesB", given["rules_b"])], outputs.named)
     form = SampleForm(

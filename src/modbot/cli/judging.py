@@ -138,10 +138,10 @@ def dated(path: Path | None, date_: str, flag: str, *, many: bool) -> Path | Non
 
 def days_of(
     settings: Settings, profile: str | None, date_: str, dates: str | None, analysis: Path | None
-) -> list[tuple[Partition, Path]]:
+) -> tuple[list[tuple[Partition, Path]], list[str]]:
     """The partitions that `--date` or `--dates` names, each with its p2 records (`--analysis` or their own place).
 
-    Of several days, those without p2 records are told on stderr and left out.
+    Of several days, those without p2 records are told on stderr, left out, and given by date behind the others.
 
     Raises:
         SettingError, RequestError: the days or `--analysis` cannot be used.
@@ -152,13 +152,13 @@ def days_of(
     parts = [partition(settings, profile, name) for name in wanted]
     found = [(part, dated(analysis, part.date, "--analysis", many=many) or part.merged("p2")) for part in parts]
     if not many:
-        return found
+        return found, []
     missing = [part.date for part, path in found if not path.exists()]
     if len(missing) == len(found):
         raise InputError("no day of the range has p2 records", where="--dates", remedy="Analyze the days first.")
     if missing:
         click.echo(f"no p2 records, left out: {', '.join(missing)}", err=True)
-    return [(part, path) for part, path in found if path.exists()]
+    return [(part, path) for part, path in found if part.date not in missing], missing
 
 
 def inputs_of(found: Iterable[tuple[Partition, Path]]) -> Iterator[tuple[str, Path]]:

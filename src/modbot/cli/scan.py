@@ -24,7 +24,7 @@ from modbot.cli.judging import (
     tell_rules,
 )
 from modbot.cli.options import COUNT, PATH, partition_options
-from modbot.errors import UnmetError
+from modbot.errors import SettingError, UnmetError
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE
 from modbot.records.finding import SEVERITIES
@@ -99,7 +99,7 @@ class Command:
 
         given = self._given
         check_jobs(given["jobs"])
-        found = days_of(self._settings, given["profile"], given["date"], given["dates"], given["analysis"])
+        found, missing = days_of(self._settings, given["profile"], given["date"], given["dates"], given["analysis"])
         refuse_clashes(
             [*inputs_of(found), ("--rules", given["rules"])],
             [named for part, _ in found for named in self._outputs(part).named],
@@ -108,7 +108,7 @@ class Command:
         selection = self._selection()
         tell_rules(book)
         total = Tally()
-        unmet: list[str] = []
+        unmet = [f"{date}: no p2 records" for date in missing]
         for part, analysis in found:
             scanned = self._scan_day(part, analysis, book, selection)
             if scanned is not None:
@@ -171,9 +171,14 @@ class Command:
 
         tz = ZoneInfo(self._settings.tz)
         given = self._given
+        since = None if given["since"] is None else select.since(given["since"], tz, self._now)
+        until = None if given["until"] is None else select.until(given["until"], tz, self._now)
+        if since is not None and until is not None and since >= until:
+            what = f"{given['since']} is not before the end that --until {given['until']} sets"
+            raise SettingError(what, where="--since", remedy="Give the earlier time with --since.")
         return select.Selection(
-            since=None if given["since"] is None else select.since(given["since"], tz, self._now),
-            until=None if given["until"] is None else select.until(given["until"], tz, self._now),
+            since=since,
+            until=until,
             channels=select.channels(given["channels"]),
             severities=severities(given["severity"]),
             offset=given["offset"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -11,7 +12,24 @@ from modbot.cli.options import COUNT, PATH, partition, partition_options
 from modbot.files.outputs import refuse_clashes
 from modbot.settings import load
 
-SCORE = click.FloatRange(0, 1)
+
+class Score(click.ParamType[float]):
+    """A number from 0 to 1."""
+
+    name = "score"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        # NaN lies in no range, but is not kept out by click's.
+        if not 0 <= number <= 1:
+            self.fail(f"{value!r} is no number from 0 to 1", param, ctx)
+        return number
+
+
+SCORE = Score()
 
 
 @click.command(epilog="Example: modbot uncertain --date 2025-10-01 --q-thr 0.35 --e-thr 0.20 --eps 0.02 --topn 200")
