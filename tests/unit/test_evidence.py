@@ -55,7 +55,13 @@ def test_both_readings_of_a_good_line_agree() -> None:
         ({"nudity_detections": "none"}, ["unreadable"]),
         ({"meta": {"nudenet_error": "boom"}}, ["detector_failed"]),
         ({"meta": {"nudenet_error": ["boom"]}}, ["detector_failed"]),
-        ({"image": {"truncated": True, "width": "8"}}, ["truncated"]),
+        ({"image": {"truncated": True, "width": "8"}}, ["not_finite", "truncated"]),
+        ({"image": {"width": None}}, ["not_finite"]),
+        ({"wd14": {"rating": {"general": 1, "explicit": "0.9"}}}, ["not_finite"]),
+        ({"wd14": {"rating": {"general": 1}, "general_raw": [["dog", "0.5"]]}}, ["not_finite"]),
+        ({"xsignals": {**plain(1)["xsignals"], "exposure_score": "0.1"}}, ["not_finite"]),
+        ({"nudity_detections": [{"class": "X", "score": "0.5", "box": [1, 2, 3, 4]}]}, ["not_finite"]),
+        ({"nudity_detections": [{"class": "X", "score": 0.5, "box": ["1", 2, 3, 4]}]}, ["unreadable"]),
         ({"image": {"truncated": "true"}}, ["truncated"]),
         ({"xsignals": {"exposure_score": float("nan")}}, ["not_finite"]),
         ({"xsignals": {"exposure_score": None}}, ["not_finite"]),
@@ -116,7 +122,7 @@ def test_the_raw_tags_come_first_and_the_others_stand_in() -> None:
 
 
 def test_items_that_are_no_tags_are_skipped_and_counted() -> None:
-    pairs = [["dog", "0.5"], {"name": "cat", "score": 0.4}, ["owl"], [1, 2], "fox", None, ["elk", {}], ["emu", True]]
+    pairs = [["dog", 0.5], {"name": "cat", "score": 0.4}, ["owl"], [1, 2], "fox", None, ["elk", {}], ["emu", True]]
     found = reading(plain(1, wd14={"rating": {"general": 1}, "general_raw": pairs}))
     assert found.evidence.tags() == {"dog": 0.5, "cat": 0.4}
     assert found.skipped_tags == 6

@@ -425,12 +425,14 @@ class _Odd:
         )
 
     def _finite(self, value: object, what: str) -> float | None:
-        """A finite number, or None; one that is there and not finite is a doubt."""
+        """A finite number, or None; one that is there and not finite, or a text, is a doubt."""
         number = _number(value)
-        if number is None or math.isfinite(number):
-            return number
-        self.doubts.append(Fault(NOT_FINITE, f"{what} is no finite number"))
-        return None
+        if number is not None and not math.isfinite(number):
+            self.doubts.append(Fault(NOT_FINITE, f"{what} is no finite number"))
+            return None
+        if number is not None and isinstance(value, str):
+            self.doubts.append(Fault(NOT_FINITE, f"{what} is text, not a number"))
+        return number
 
     def _score(self, value: object, what: str) -> float | None:
         """As `_finite`; one that no model gives is a doubt, too."""
@@ -442,10 +444,10 @@ class _Odd:
     def _picture(self, value: object) -> Picture | None:
         if not isinstance(value, dict):
             return None
-        width, height = (_number(value.get(side)) for side in ("width", "height"))
+        width, height = (self._finite(value.get(side, 0), f"image.{side}") for side in ("width", "height"))
         return Picture(
-            width=int(width) if width and math.isfinite(width) else 0,
-            height=int(height) if height and math.isfinite(height) else 0,
+            width=int(width or 0),
+            height=int(height or 0),
             truncated=_flag(value.get("truncated")) or False,
         )
 
@@ -527,12 +529,12 @@ class _Odd:
         return Seen(class_=name, score=score, box=self._box(raw.get("box"), name))
 
     def _box(self, value: object, name: str) -> tuple[int, int, int, int]:
-        numbers = [_number(item) for item in _items(value)]
-        sides = [int(number) for number in numbers if number is not None and math.isfinite(number)]
-        if len(numbers) != 4 or len(sides) != 4:  # noqa: PLR2004 - x, y, width, height
+        items = list(_items(value))
+        sides = [int(side) for item in items if (side := _number(item)) is not None and math.isfinite(side)]
+        is_box = len(items) == len(sides) == 4  # noqa: PLR2004 - x, y, width, height
+        if not is_box or any(isinstance(item, str) for item in items):
             self.doubts.append(Fault(UNREADABLE, f"the box of detection {name!r} is no [x, y, width, height]"))
-            return (0, 0, 0, 0)
-        return (sides[0], sides[1], sides[2], sides[3])
+        return (sides[0], sides[1], sides[2], sides[3]) if is_box else (0, 0, 0, 0)
 
     def _signals(self, value: object) -> dict[str, int | float]:
         if value is not None and not isinstance(value, dict):
