@@ -88,7 +88,7 @@ def telling(step: str, total: int) -> Iterator[Callable[[Event], None]]:
             tally.hear(event)
             text = _worth_a_line(event)
             if text is not None:
-                progress.console.print(text, markup=False, highlight=False)
+                progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
             progress.update(bar, completed=tally.done, tally=str(tally))
 
         yield hear

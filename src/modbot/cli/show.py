@@ -21,6 +21,9 @@ def facts(title: str, pairs: Iterable[tuple[str, str]]) -> None:
     from rich.text import Text
 
     table = Table(title=Text(title), title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    # Folded, not cut: a path is there to be copied.
+    table.add_column(overflow="fold")
     for name, text in shown:
         table.add_row(Text(name), Text(text))
     Console().print(table)
