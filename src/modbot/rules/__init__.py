@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from modbot.rules.bounds import Capabilities
+from modbot.rules.document import MAX_BYTES
 from modbot.rules.facts import Facts, Verdict
 from modbot.rules.issues import Issue, Related, render
 from modbot.rules.load import Loaded, Vocabulary, file_mode, load_rules, load_vocabulary, unreadable
 from modbot.rules.ruleset import Mode, RuleSet
 
 __all__ = [
+    "MAX_BYTES",
     "Capabilities",
     "Facts",
     "Issue",

@@ -11,6 +11,7 @@ from yaml.constructor import ConstructorError, SafeConstructor
 from modbot.rules.issues import Source, Span
 
 MAX_BYTES = 2 * 1024 * 1024
+"""A larger rules file is refused; those who read files need not read on behind it."""
 MAX_MERGES = 1_000
 MAX_MERGE_DEPTH = 20
 

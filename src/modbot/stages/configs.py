@@ -12,7 +12,7 @@ import yaml
 from modbot.errors import InputError
 from modbot.files.paths import RULES_FILE, XSIGNALS_FILE
 from modbot.records.tags import Group
-from modbot.rules import load_vocabulary
+from modbot.rules import MAX_BYTES, load_vocabulary
 from modbot.rules.names import THRESHOLDS
 from modbot.signals import SignalConfig
 
@@ -69,17 +69,26 @@ def read_signal_config(path: Path = XSIGNALS_FILE) -> SignalConfig:
     return SignalConfig.from_mapping(_mapping(path), where=str(path)) if path.exists() else SignalConfig()
 
 
+def read_at_most(path: Path, size: int) -> bytes:
+    """The file's first bytes, or all where there are fewer, so that one without end takes no memory. Raises OSError."""
+    with path.open("rb") as data:
+        return data.read(size)
+
+
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_at_most(path, MAX_BYTES + 1)
     except OSError as error:
         remedy = "Name another with --rules-config."
         raise InputError(f"cannot be read ({error.strerror})", where=str(path), remedy=remedy) from None
 
 
 def _mapping(path: Path) -> Mapping[str, Any]:
+    source = _read(path)
+    if len(source) > MAX_BYTES:
+        raise InputError(f"larger than {MAX_BYTES // 1024**2} MiB", where=str(path))
     try:
-        content = yaml.safe_load(_read(path))
+        content = yaml.safe_load(source)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"not YAML ({' '.join(str(error).split())[:200]})", where=str(path)) from None
     if content is None:

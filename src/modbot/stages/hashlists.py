@@ -18,8 +18,10 @@ import yaml
 
 from modbot.errors import InputError
 from modbot.records.evidence import Evidence
+from modbot.stages.configs import read_at_most
 
 PHASH_BITS = 64
+MAX_BYTES = 16 * 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PHASH = re.compile(r"[0-9a-f]{16}")
 _KEYS = {"sha256", "phash", "distance"}
@@ -64,7 +66,10 @@ def load_hashlists(path: Path) -> HashLists:
         InputError: the file cannot be read, or is not as above; names list and key.
     """
     try:
-        raw = yaml.safe_load(path.read_bytes())
+        source = read_at_most(path, MAX_BYTES + 1)
+        if len(source) > MAX_BYTES:
+            raise InputError(f"larger than {MAX_BYTES // 1024**2} MiB", where=str(path))
+        raw = yaml.safe_load(source)
     except FileNotFoundError:
         return HashLists()
     except OSError as error:

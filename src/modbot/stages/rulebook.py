@@ -14,9 +14,9 @@ from modbot.records.finding import Severity
 from modbot.records.p1 import Rating
 from modbot.records.p2 import XSignals
 from modbot.records.tags import Group
-from modbot.rules import Capabilities, Loaded, Mode, RuleSet, file_mode, load_rules, render, unreadable
+from modbot.rules import MAX_BYTES, Capabilities, Loaded, Mode, RuleSet, file_mode, load_rules, render, unreadable
 from modbot.signals import SignalConfig, compute
-from modbot.stages.configs import NSFW_GROUP, read_signal_config
+from modbot.stages.configs import NSFW_GROUP, read_at_most, read_signal_config
 from modbot.stages.hashlists import HashLists, load_hashlists
 from modbot.stages.judge import RulesJudge, Signals
 
@@ -159,7 +159,7 @@ def open_rulebook(
     lists = load_hashlists(hashlists)
     signals = read_signal_config(xsignals)
     try:
-        source = path.read_bytes()
+        source = read_at_most(path, MAX_BYTES + 1)
     except OSError as error:
         mode, mode_source = modes.settle(None)
         loaded = unreadable(str(path), error.strerror or str(error), mode=mode)
