@@ -185,7 +185,10 @@ def test_a_dry_run_writes_only_what_was_named(day: Day) -> None:
     ran = day.ok("scan", "--dry-run", "--limit", "256", "--metrics", "dry.json")
     assert document(Path("dry.json"))["total"] == 256
     assert document(Path("dry.json"))["filtered"]["limit"] == 44
-    assert "256 findings" in ran.out
+    assert "scan (dry run) current 2025-10-01: 256 findings" in ran.out
+    assert "written: dry.json" in ran.out
+    assert document(Path("dry.json"))["throughput_rps"] > 0
+    assert "written: nothing" in day.ok("scan", "--dry-run").out
     written = {str(path) for path in Path("out").rglob("*") if path.is_file()}
     assert written == {str(day.part.merged("p2"))}
 
@@ -296,11 +299,13 @@ def test_constants_from_the_command_line_win(day: Day) -> None:
 
 def test_print_config_is_json_on_stdout(day: Day) -> None:
     day.generated(1)
-    ran = day.ok("scan", "--print-config", "--dry-run", "--until", "2025-10-02")
+    flags = ("--unjudged", "orange", "--const", "X=1.5")
+    ran = day.ok("scan", "--print-config", "--dry-run", "--until", "2025-10-02", *flags)
     config, _ = json.JSONDecoder().raw_decode(ran.out)
     assert config["rules"]["file"] == "configs/rules.yaml"
     assert config["until"] == "2025-10-03T00:00:00+00:00"
     assert config["analysis"] == str(day.part.merged("p2"))
+    assert (config["unjudged"], config["consts"], config["dry_run"]) == ("orange", {"X": 1.5}, True)
 
 
 @pytest.mark.parametrize(
@@ -313,6 +318,9 @@ def test_print_config_is_json_on_stdout(day: Day) -> None:
         (("--const", "X=nan"), "--const"),
         (("--severity", "pink"), "pink"),
         (("--limit", "0"), "--limit"),
+        (("--dry-run", "--findings", "f.jsonl"), "--findings: does not go with --dry-run"),
+        (("--fallback", "green"), "--fallback: goes with --allow-legacy"),
+        (("--fallback", "skip"), "--fallback: goes with --allow-legacy"),
         (("--offset", "-1"), "--offset"),
         (("--rules", "none.yaml"), "none.yaml"),
         (("--analysis", "none.jsonl"), "none.jsonl"),

@@ -67,9 +67,7 @@ if TYPE_CHECKING:
 @click.option(
     "--fallback",
     type=click.Choice(["green", "skip"]),
-    default="skip",
-    show_default=True,
-    help="With --allow-legacy: every record green, or nothing written.",
+    help="With --allow-legacy: every record green, or nothing written.  [default: skip]",
 )
 @click.option("--dry-run", is_flag=True, help="Write only what --metrics and --trace-jsonl name.")
 @click.option("--print-config", is_flag=True, help="Print what the run rests on, as JSON, before it starts.")
@@ -98,7 +96,7 @@ class Command:
         from modbot.stages.tally import Tally
 
         given = self._given
-        check_jobs(given["jobs"])
+        self._check_flags()
         found, missing = days_of(self._settings, given["profile"], given["date"], given["dates"], given["analysis"])
         refuse_clashes(
             [*inputs_of(found), ("--rules", given["rules"])],
@@ -115,11 +113,23 @@ class Command:
                 total.merge(scanned.tally)
                 unmet += _unmet(part, analysis, scanned)
         if given["dates"] is not None:
-            _tell_range(given["dates"], len(found), total)
+            _tell_range(self._title, given["dates"], len(found), total)
         if unmet:
             raise UnmetError(
                 "; ".join(unmet), remedy="Analyze what is missing (modbot analyze --resume), and scan it again."
             )
+
+    @property
+    def _title(self) -> str:
+        return "scan (dry run)" if self._given["dry_run"] else "scan"
+
+    def _check_flags(self) -> None:
+        given = self._given
+        check_jobs(given["jobs"])
+        if given["dry_run"] and given["findings"] is not None:
+            raise SettingError("does not go with --dry-run", where="--findings", remedy="Leave one of them out.")
+        if given["fallback"] is not None and not given["allow_legacy"]:
+            raise SettingError("goes with --allow-legacy", where="--fallback", remedy="Add --allow-legacy.")
 
     def _scan_day(self, part: Partition, analysis: Path, book: Rulebook, selection: Selection) -> Scanned | None:
         from modbot.stages.judge import legacy_green
@@ -128,9 +138,10 @@ class Command:
         given = self._given
         outputs = self._outputs(part)
         if given["print_config"]:
-            _print_config(part, book, {"analysis": str(analysis), **outputs.shown, **selection.shown})
+            judging = {"unjudged": given["unjudged"], "consts": dict(given["consts"]), "dry_run": given["dry_run"]}
+            _print_config(part, book, {"analysis": str(analysis), **outputs.shown, **selection.shown, **judging})
         legacy = book.loaded.legacy and given["allow_legacy"]
-        if legacy and given["fallback"] == "skip":
+        if legacy and given["fallback"] != "green":
             click.echo(f"{part.date}: skipped, the rules file is legacy; nothing was written")
             return None
         judge = legacy_green if legacy else book.judge(given["unjudged"])
@@ -143,7 +154,7 @@ class Command:
             account=book.account,
         )
         scanned = scan(job)
-        _tell(part, book, scanned)
+        _tell(self._title, part, book, scanned)
         return scanned
 
     def _outputs(self, part: Partition) -> Outputs:
@@ -192,19 +203,19 @@ def _print_config(part: Partition, book: Rulebook, config: Mapping[str, Any]) ->
     click.echo(encode_document(shown).decode(), nl=False)
 
 
-def _tell(part: Partition, book: Rulebook, scanned: Scanned) -> None:
+def _tell(title: str, part: Partition, book: Rulebook, scanned: Scanned) -> None:
     from modbot.cli.show import counts, facts
 
     tally, metrics = scanned.tally, scanned.metrics
     seconds, rate = metrics["wall_time_s"], metrics["throughput_rps"]
     facts(
-        f"scan {part.profile} {part.date}: {tally.total} findings in {seconds:.1f} s ({rate:.0f}/s)",
+        f"{title} {part.profile} {part.date}: {tally.total} findings in {seconds:.1f} s ({rate:.0f}/s)",
         [
             *_lines(tally),
             ("rules", f"{book.path}, mode {book.mode}"),
             ("cannot match under open_nsfw", ", ".join(metrics["ruleset"]["unmatchable"])),
             ("could not be evaluated", counts(_failures(metrics["ruleset"]["evaluation_issues"]))),
-            ("written", ", ".join(str(path) for path in scanned.written)),
+            ("written", ", ".join(str(path) for path in scanned.written) or "nothing"),
         ],
     )
     if scanned.partial_by:
@@ -221,10 +232,10 @@ def _unmet(part: Partition, analysis: Path, scanned: Scanned) -> Iterator[str]:
         yield f"{part.date}: {analysis} holds {read} records, and p2 counted {counted}: it is no whole day"
 
 
-def _tell_range(dates: str, done: int, total: Tally) -> None:
+def _tell_range(title: str, dates: str, done: int, total: Tally) -> None:
     from modbot.cli.show import facts
 
-    facts(f"scan {dates}: {total.total} findings of {done} days", _lines(total))
+    facts(f"{title} {dates}: {total.total} findings of {done} days", _lines(total))
 
 
 def _lines(tally: Tally) -> list[tuple[str, str]]:
