@@ -324,6 +324,23 @@ def test_a_file_that_cannot_be_read_is_told_about_the_same_way() -> None:
     assert "cannot be read: No such file or directory" in render(loaded.issues)
 
 
+def test_thousands_of_rules_without_a_title_run_and_are_told_in_short() -> None:
+    rules = "".join(f'  - {{id: R{number}, severity: red, when: "1 > 2"}}\n' for number in range(2_500))
+    loaded = load_rules(f"version: 2\nrules:\n{rules}".encode(), file="rules.yaml")
+    assert loaded.status == "ok"
+    assert loaded.ruleset is not None
+    assert len(loaded.ruleset.rules) == 2_500
+    assert codes(loaded) == [("R2-T001", "warning")] * 200
+    assert "… and 2300 more warnings like these" in render(loaded.issues)
+
+
+def test_a_file_with_thousands_of_errors_is_given_up() -> None:
+    rules = "".join(f'  - {{id: R{number}, severity: red, when: "1 >"}}\n' for number in range(2_500))
+    loaded = load_rules(f"version: 2\nrules:\n{rules}".encode(), file="rules.yaml")
+    assert (loaded.status, loaded.ruleset) == ("error", None)
+    assert "more than 2000 things are wrong with the file" in render(loaded.issues)
+
+
 class TestDrawing:
     @pytest.mark.parametrize(
         ("text", "width"), [("abc", 3), ("あい", 4), ("ｱ", 1), ("e\u0301", 1), ("が", 2), ("か\u3099", 2), ("", 0)]

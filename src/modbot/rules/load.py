@@ -30,6 +30,8 @@ RULE_KEYS = ("id", "severity", "when", "priority", "reasons", "stop")
 MODES = ("warn", "strict")
 MAX_ISSUES = 2_000
 """With more than these a file is given up: it is none that a person could mend by reading on."""
+MAX_REMARKS = 200
+"""Of what keeps nothing from running, so much is told, and of the rest how much it is."""
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +83,7 @@ def load_rules(
     except document.DocumentError as error:
         issue = _yaml_issue(source, file, error)
         return Loaded(status="error", issues=(issue,), ruleset=None, legacy=False, mode=mode or "warn", digest=digest)
-    issues = tuple(sorted(loader.issues, key=lambda issue: (issue.line, issue.column, issue.code)))
+    issues = loader.told()
     failed = any(issue.level == "error" for issue in issues)
     if ruleset is not None and failed and loader.mode == "strict":
         ruleset = None
@@ -132,7 +134,7 @@ def load_vocabulary(source: bytes, *, file: str) -> Vocabulary:
         raise RulesError(issue.message, where=where, remedy="Correct the YAML.") from None
     members = json.dumps({name: sorted(group.items) for name, group in sorted(groups.items())}, ensure_ascii=False)
     digest = hashlib.sha256(members.encode()).hexdigest()
-    return Vocabulary(groups=groups, thresholds=thresholds, digest=digest, issues=tuple(loader.issues))
+    return Vocabulary(groups=groups, thresholds=thresholds, digest=digest, issues=loader.told())
 
 
 class _Entry(NamedTuple):
@@ -145,6 +147,8 @@ class _Loader:
 
     def __init__(self, source: Source, mode: Mode, consts: Mapping[str, float], lists: Collection[str]) -> None:
         self.issues: list[Issue] = []
+        self._remarks: list[Issue] = []
+        self._untold = 0
         self.mode = mode
         self.legacy = False
         self._source = source
@@ -166,8 +170,19 @@ class _Loader:
         self._tell(code, "error" if self.mode == "strict" else "warning", at, message, hint=hint)
 
     def _remark(self, code: str, at: Span, message: str, hint: str | None = None) -> None:
-        """A warning in any mode."""
-        self._tell(code, "warning", at, message, hint=hint)
+        """A warning in any mode: all of the file runs, however many there are."""
+        if len(self._remarks) < MAX_REMARKS:
+            self._remarks.append(self._source.issue(code, "warning", at, message, hint=hint))
+        else:
+            self._untold += 1
+
+    def told(self) -> tuple[Issue, ...]:
+        """All issues in the order of the file; of too many remarks, the last says how many more there are."""
+        remarks = self._remarks
+        if self._untold:
+            last = msgspec.structs.replace(remarks[-1], hint=f"… and {self._untold} more warnings like these")
+            remarks = [*remarks[:-1], last]
+        return tuple(sorted([*self.issues, *remarks], key=lambda issue: (issue.line, issue.column, issue.code)))
 
     def _tell(
         self, code: str, level: Level, at: Span, message: str, *, hint: str | None, other: document.Node | None = None
@@ -448,7 +463,8 @@ class _Loader:
         if name is None or severity is None or when is None:
             return None
         if name not in titles:
-            hint = did_you_mean(name, titles) or f"add `{name}: …` to `rule_titles`"
+            near = did_you_mean(name, titles) if not self._untold else None
+            hint = near or f"add `{name}: …` to `rule_titles`"
             self._remark("R2-T001", document.span(found["id"].value), f"the rule `{name}` has no title", hint)
         return Rule(
             id=name,
