@@ -51,6 +51,7 @@ def test_a_rules_verdict_names_its_rule() -> None:
 
 DOUBTS = [
     ({"meta": {"nudenet_error": "boom"}}, "detector_failed (boom)"),
+    ({"meta": {"nudenet_error": "boom:\n  at\r\n\tline\u2028 7"}}, "detector_failed (boom: at line 7)"),
     ({"image": {"truncated": True}}, "truncated (the image was read in part)"),
     (
         {"wd14": {"rating": {"general": 1, "explicit": None}}},

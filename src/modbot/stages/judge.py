@@ -88,7 +88,9 @@ class RulesJudge:
     def _not_judged(
         self, reading: Reading, tags: Mapping[str, float], fault: Fault, measured: Mapping[str, Any], started: int
     ) -> Judged:
-        reason = f"not judged: {fault.kind} ({fault.detail})" if fault.detail else f"not judged: {fault.kind}"
+        told = f"not judged: {fault.kind} ({fault.detail})" if fault.detail else f"not judged: {fault.kind}"
+        # The detail may be a library's own words, over several lines.
+        reason = " ".join(told.split())
         metrics = _metrics(measured, _winning("unjudged", self._unjudged, None, None), started)
         return Judged(reading, tags, Outcome(self._unjudged, None, None, [reason], metrics), fault)
 
