@@ -121,6 +121,11 @@ class TestAtomic:
             read_badly()
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_folder_in_the_files_place_is_named_itself(self, tmp_path: Path) -> None:
+        with pytest.raises(StorageError, match="there is a folder of that name") as raised:
+            write_bytes(tmp_path, b"x")
+        assert raised.value.where == str(tmp_path)
+
     @pytest.mark.parametrize("size", [5_000, 5_000_000])
     def test_a_write_that_the_disk_refuses_is_told_with_the_file(self, tmp_path: Path, size: int) -> None:
         path = tmp_path / "file"

@@ -49,7 +49,7 @@ def storage_errors(where: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         what, remedy = _REASONS.get(error.errno or 0, (f"cannot be written ({error.strerror or error})", None))
-        raise StorageError(what, where=str(error.filename or where), remedy=remedy) from error
+        raise StorageError(what, where=str(error.filename2 or error.filename or where), remedy=remedy) from error
 
 
 def tmp_of(path: Path) -> Path:
