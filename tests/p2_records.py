@@ -201,7 +201,7 @@ def odd_lines() -> dict[str, bytes]:
         "latin-1": good.replace("image.png", "im\xe4ge.png").encode("latin-1", "replace"),
         "half a surrogate pair": good.replace("image.png", "\\ud800.png").encode(),
         "byte order mark": b"\xef\xbb\xbf" + good.encode(),
-        "deep": b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        "deep": b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         "twice": good.encode() * 2,
         "carriage return": good.encode() + b"\r",
     }
