@@ -122,6 +122,8 @@ def test_shards_that_are_not_those_of_the_day(capsys: pytest.CaptureFixture[str]
     write_bytes(INDEX, GOOD.encode())
     told = refused(capsys, "tag", "--date", "2025-10-02", "--model", "open_nsfw")
     assert f"the shards are of {DATE}, not of 2025-10-02" in told
+    assert "modbot split --profile current --date 2025-10-02 --shards 2\n" in told
+    assert "--input" not in told
     told = refused(capsys, *TAG, "--shard-glob", "out/profiles/current/p0/shards/shard_00.csv")
     assert "1 shards match where shards.json counts 2" in told
     (INDEX.parent / "shards" / "shards.json").unlink()

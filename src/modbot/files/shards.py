@@ -147,7 +147,9 @@ def find_set(partition: Partition, pattern: str | None) -> tuple[Path, ShardSet]
     if shards is None:
         raise InputError("no shards.json: the split did not end", where=str(folder), remedy=mend)
     mend = mend.replace(" N", f" {shards.count}")
-    if Path(shards.source) != partition.index:
+    of_this_day = shards.date == partition.date and shards.profile in {None, partition.profile}
+    if of_this_day and Path(shards.source) != partition.index:
+        # Only then is that source this day's own: another day's index must never be offered for it.
         mend += f" --input {shards.source}"
     what = _mismatch(shards, partition, {path.name for path in found}, folder)
     if what is not None:
