@@ -106,14 +106,18 @@ def writing(path: Path) -> Iterator[Draft]:
 
 
 def _sweep(path: Path, *, now: float) -> None:
-    """Removes what dead runs left of `path`. `now`: by the clock that stamps the files there."""
+    """Removes what dead runs left of `path`. `now`: see `is_abandoned`."""
     left = re.compile(rf"{re.escape(path.name)}\.(\w+\.\d+\.\w+)\.\d+{re.escape(TMP_SUFFIX)}", re.ASCII)
     for other in path.parent.iterdir():
-        if (found := left.fullmatch(other.name)) and _is_abandoned(other, found[1], now):
+        if (found := left.fullmatch(other.name)) and is_abandoned(other, found[1], now=now):
             other.unlink(missing_ok=True)
 
 
-def _is_abandoned(tmp: Path, name: str, now: float) -> bool:
+def is_abandoned(tmp: Path, name: str, *, now: float) -> bool:
+    """Whether the temporary file of the process that `owner()` gave this name is nobody's any more.
+
+    `now`: by the clock that stamps the files there, which need not be this machine's (`disk_time`).
+    """
     alive = lives(name)
     if alive is not None:
         return not alive
@@ -121,6 +125,23 @@ def _is_abandoned(tmp: Path, name: str, now: float) -> bool:
         return now - tmp.stat().st_mtime > ABANDONED_S
     except FileNotFoundError:
         return False
+
+
+def disk_time(folder: Path) -> float:
+    """Now, by the clock that stamps the files in `folder`."""
+    probe = tmp_of(folder / "clock")
+    probe.touch()
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink()
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Writes the whole of `data`: a raw file may take less at once."""
+    written = 0
+    while written < len(data):
+        written += file.write(data[written:])
 
 
 def write_bytes(path: Path, data: bytes) -> None:

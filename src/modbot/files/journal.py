@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from modbot.errors import BusyError, IncompleteError
-from modbot.files.atomic import TMP_SUFFIX, publish, storage_errors, write_bytes
+from modbot.files.atomic import TMP_SUFFIX, publish, storage_errors, write_all, write_bytes
 from modbot.records import jsonl
 from modbot.records.p1 import RecordError
 from modbot.records.progress import Receipt
@@ -201,9 +201,7 @@ class Journal:
         if not self._account(line):
             raise AssertionError("a journal line without a row of its own")
         with storage_errors(self.path):
-            written = 0
-            while written < len(line):
-                written += self._file.write(line[written:])
+            write_all(self._file, line)
             self._unsynced += 1
             if self._unsynced >= SYNC_EVERY:
                 os.fsync(self._file.fileno())
