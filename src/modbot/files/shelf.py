@@ -92,7 +92,7 @@ class Shelf:
             self._files.append(path)
             keys.append(_keys(entries["digest"][:, 0], entries["part"]))
             files.append(np.full(len(entries), number, np.uint32))
-            at.append(entries["at"])
+            at.append(entries["at"].copy())  # a view would keep the whole index in memory
         if len(keys) == 1:
             return
         joined = np.concatenate(keys)
