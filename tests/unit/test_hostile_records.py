@@ -21,8 +21,8 @@ from modbot.stages.hashlists import HashLists
 from modbot.stages.judge import RulesJudge
 from modbot.stages.report import report_row
 from modbot.stages.rulebook import signals_of
-from modbot.stages.scan import trace_line
 from modbot.stages.sheet import sheet
+from modbot.stages.trace import trace_line
 from tests.p2_records import RULES, plain
 
 ODD: st.SearchStrategy[Any] = (
@@ -77,7 +77,7 @@ def check(line: bytes) -> None:
         write_row(report_row(judged.reading.evidence, judged.tags, outcome))
     assert [len(row) for row in csv.reader(io.StringIO(out.getvalue().decode()))] == [len(REPORT_COLUMNS)] * 2
     assert out.getvalue().count(b"\n") == 2
-    assert isinstance(msgspec.json.decode(trace_line(judged)), dict)
+    assert isinstance(msgspec.json.decode(trace_line(judged, judge())), dict)
 
 
 @settings(max_examples=400)

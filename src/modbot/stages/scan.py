@@ -18,13 +18,14 @@ from modbot.files.outputs import same_file
 from modbot.files.paths import Partition
 from modbot.records.evidence import read
 from modbot.records.finding import REPORT_COLUMNS, finding
-from modbot.records.jsonl import decode, encode_document, encode_line
+from modbot.records.jsonl import decode, encode_document
 from modbot.stages.judge import Judge, Judged
 from modbot.stages.lines import numbered_lines
 from modbot.stages.report import part_of, report_beside, report_row
 from modbot.stages.select import FILTERS, Selection
 from modbot.stages.sheet import sheet
 from modbot.stages.tally import Tally
+from modbot.stages.trace import trace_line
 
 Emit = Callable[[Judged], object]
 
@@ -203,7 +204,7 @@ def _scan(job: ScanJob) -> Scanned:
     lines = numbered_lines(
         job.analysis, what="the p2 records", remedy="Analyze the day first (modbot analyze), or name them: --analysis"
     )
-    with _emitting(outputs, lambda: bool(extent.partial_by(tally))) as emitters:
+    with _emitting(outputs, job.judge, lambda: bool(extent.partial_by(tally))) as emitters:
         judge_lines(lines, job.judge, job.selection, tally, emitters)
     partial_by = extent.partial_by(tally)
     metrics = tally.metrics(
@@ -222,7 +223,7 @@ def _scan(job: ScanJob) -> Scanned:
 
 
 @contextmanager
-def _emitting(outputs: Outputs, is_part: Callable[[], bool]) -> Iterator[list[Emit]]:
+def _emitting(outputs: Outputs, judge: Judge, is_part: Callable[[], bool]) -> Iterator[list[Emit]]:
     """What takes each finding to the files; these stand when the block has ended well."""
     emitters: list[Emit] = []
     with ExitStack() as stack:
@@ -230,7 +231,7 @@ def _emitting(outputs: Outputs, is_part: Callable[[], bool]) -> Iterator[list[Em
             emitters += stack.enter_context(_results(outputs.results, is_part))
         if outputs.trace is not None:
             write = stack.enter_context(writing(outputs.trace)).write
-            emitters.append(lambda judged: write(trace_line(judged)))
+            emitters.append(lambda judged: write(trace_line(judged, judge)))
         yield emitters
 
 
@@ -279,29 +280,3 @@ def judge_lines(
         tally.add(judged)
         for emit in emitters:
             emit(judged)
-
-
-def trace_line(judged: Judged) -> bytes:
-    """How a record came to its verdict, as a JSON line."""
-    evidence, outcome = judged.reading.evidence, judged.outcome
-    return encode_line(
-        {
-            "row": evidence.row,
-            "sha256": evidence.sha256,
-            "message_link": evidence.link,
-            "severity": outcome.severity,
-            "rule_id": outcome.rule_id,
-            "reasons": outcome.reasons,
-            "winning": outcome.metrics["winning"],
-            "rating": evidence.rating,
-            "signals": {
-                name: value
-                for name, value in outcome.metrics.items()
-                if isinstance(value, (int, float)) and name != "eval_ms"
-            },
-            "dsl": outcome.metrics["dsl"],
-            "doubts": [f"{doubt.kind} ({doubt.detail})" for doubt in judged.reading.doubts],
-            "skipped_tags": judged.reading.skipped_tags,
-            "eval_ms": outcome.metrics["eval_ms"],
-        }
-    )

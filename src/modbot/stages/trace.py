@@ -1,0 +1,32 @@
+"""How each record came to its verdict, as a line of the trace."""
+
+from __future__ import annotations
+
+from modbot.records.jsonl import encode_line
+from modbot.stages.judge import Judge, Judged
+
+
+def trace_line(judged: Judged, judge: Judge) -> bytes:  # noqa: ARG001 - what judged it explains it, too
+    """How a record came to its verdict by `judge`, as a JSON line."""
+    evidence, outcome = judged.reading.evidence, judged.outcome
+    return encode_line(
+        {
+            "row": evidence.row,
+            "sha256": evidence.sha256,
+            "message_link": evidence.link,
+            "severity": outcome.severity,
+            "rule_id": outcome.rule_id,
+            "reasons": outcome.reasons,
+            "winning": outcome.metrics["winning"],
+            "rating": evidence.rating,
+            "signals": {
+                name: value
+                for name, value in outcome.metrics.items()
+                if isinstance(value, (int, float)) and name != "eval_ms"
+            },
+            "dsl": outcome.metrics["dsl"],
+            "doubts": [f"{doubt.kind} ({doubt.detail})" for doubt in judged.reading.doubts],
+            "skipped_tags": judged.reading.skipped_tags,
+            "eval_ms": outcome.metrics["eval_ms"],
+        }
+    )
