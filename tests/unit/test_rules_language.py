@@ -59,6 +59,10 @@ FACTS = Facts(
         ('score("The Child")', 0.25),
         ('score("nothing")', 0.0),
         ('score("*_child")', 0.0),
+        ("score(loli)", 0.5),
+        ("score(LOLI) + score(nothing)", 0.5),
+        ("score(tag=the_child)", 0.25),
+        ("score(minors)", 0.0),  # a group's name is a tag's here
         ("sum(minors)", 1.0),
         ("sum(MINORS)", 1.0),
         ('sum("minors")', 1.0),
@@ -100,6 +104,8 @@ FACTS = Facts(
         ('nude.has("FEMALE_BREAST_EXPOSED")', 1),
         ('nude.has("female_breast_exposed")', 1),
         ('nude.has("ANUS_EXPOSED")', 0),
+        ("nude.has(FACE_FEMALE)", 1),
+        ("nude.has(face_male)", 0),
         ('nude.any(prefix="FEMALE_BREAST")', 1),
         ('nude.any(prefix="FEMALE_BREAST", min=2)', 1),
         ('nude.any(prefix="FEMALE_BREAST", min=3)', 0),
@@ -109,6 +115,8 @@ FACTS = Facts(
         ("nude.any(min=4)", 1),
         ("nude.any(min=5)", 0),
         ('nude.any(prefix="ANUS")', 0),
+        ("nude.any(prefix=female_breast, min=2)", 1),
+        ("nude.any(FEMALE, suffix=_exposed)", 1),
         ("rating.general", 0.1),
         ("rating.sensitive", 0.0),
         ("rating.safe", 0.0),
@@ -183,6 +191,53 @@ def test_a_tag_of_several_patterns_counts_once() -> None:
     assert value("sum(g)", Facts(tags={"ab": 0.5}), groups={"g": ["ab", "a*", "*b", "AB"]}) == 0.5
 
 
+class TestBareNames:
+    """A tag or class may stand without quotes where its name is nothing else."""
+
+    @pytest.mark.parametrize("when", ["score(nude) > 0.5", "nude.has(FACE_FEMALE)", "nude.any(prefix=FACE)"])
+    def test_it_is_read_alike_in_both_modes_and_without_a_word(self, when: str) -> None:
+        for mode in ("warn", "strict"):
+            loaded = load([{"id": "a", "severity": "red", "when": when}], mode=mode)
+            assert loaded.issues == ()
+            assert loaded.ruleset is not None
+            facts = Facts(tags={"nude": 0.6}, detections=[("FACE_FEMALE", 0.9)])
+            assert loaded.ruleset.judge(facts).rule_id == "a"
+
+    @pytest.mark.parametrize("name", ["minors_peak", "earlier", "later", "const_WD14_EXPL", "attachment_count"])
+    def test_a_name_that_is_a_number_stays_one_and_the_way_out_is_quotes(self, name: str) -> None:
+        features = {"earlier": "1 + 1", "uses": f"score({name})", "later": "2 + 2"}
+        loaded = load([{"id": "a", "severity": "red", "when": "uses > 0"}], features=features)
+        assert codes(loaded) == [("R2-E001", "warning")]
+        assert loaded.issues[0].hint == f'if the tag is called so, put it in quotes: `"{name}"`'
+        assert load([{"id": "a", "severity": "red", "when": "uses > 0"}], features=features, mode="strict").status == (
+            "error"
+        )
+        features["uses"] = f'score("{name}")'
+        loaded = load([{"id": "a", "severity": "red", "when": "uses > 0"}], features=features, mode="strict")
+        assert loaded.ruleset is not None
+        assert loaded.ruleset.judge(Facts(tags={name.lower(): 0.5})).rule_id == "a"
+
+    def test_a_feature_that_was_left_out_is_no_tag(self) -> None:
+        loaded = load([{"id": "a", "severity": "red", "when": "score(lost) > 0"}], features={"lost": "1 +"})
+        assert ("R2-E001", "warning") in codes(loaded)
+
+    def test_the_name_of_a_group_is_taken_as_the_tags_and_remarked_on(self) -> None:
+        for mode in ("warn", "strict"):
+            loaded = load([{"id": "a", "severity": "red", "when": "score(gore) > 0.5"}], mode=mode)
+            assert codes(loaded) == [("R2-E001", "warning")]
+            assert loaded.ruleset is not None
+            assert loaded.ruleset.judge(Facts(tags={"gore": 0.6})).rule_id == "a"
+        assert load([{"id": "a", "severity": "red", "when": 'score("gore") > 0.5'}]).issues == ()
+
+    @pytest.mark.parametrize("call", ["nude.has(FACE_FEMAL)", 'nude.has("EXPOSED_BREAST_F")', "nude.any(prefix=NOSE)"])
+    def test_a_class_that_the_detector_does_not_have_is_remarked_on(self, call: str) -> None:
+        loaded = load([{"id": "a", "severity": "red", "when": call}], mode="strict")
+        assert codes(loaded) == [("R2-E002", "warning")]
+        assert loaded.ruleset is not None
+        facts = Facts(detections=[("EXPOSED_BREAST_F", 0.9), ("NOSE", 0.9), ("FACE_FEMAL", 0.9)])
+        assert loaded.ruleset.judge(facts).rule_id == "a"
+
+
 def test_group_names_are_normalised_like_tags() -> None:
     assert value('max("My Group") + max(my_group)', Facts(tags={"x": 0.5}), groups={"my-group": ["X"]}) == 1.0
 
@@ -245,13 +300,17 @@ class TestWarn:
             ("1 / rating.sensitive + 0.5", 0.5, "division_by_zero"),
             ("2 * (1 / 0) + 0.5", 0.5, "division_by_zero"),
             ("max(nowhere) + 0.5", 0.5, "failing_call"),
-            ("score(loli) + 0.5", 0.5, "failing_call"),
+            ("score(minors_peak) + 0.5", 0.5, "failing_call"),
+            ("score(f) + 0.5", 0.5, "failing_call"),
+            ("score(rating.explicit) + 0.5", 0.5, "failing_call"),
+            ("score(0.5) + 0.5", 0.5, "failing_call"),
             ("score() + 0.5", 0.5, "failing_call"),
             ('score("a", "b") + 0.5', 0.5, "failing_call"),
             ("any(minors, lt=1) + 0.5", 0.5, "failing_call"),
             ("clamp(1, 2) + 0.5", 0.5, "failing_call"),
             ("sum(rating.explicit + 1) + 0.5", 0.5, "failing_call"),
-            ("nude.has(FACE_FEMALE) + 0.5", 0.5, "failing_call"),
+            ("nude.has(attachment_count) + 0.5", 0.5, "failing_call"),
+            ("nude.any(prefix=const_WD14_QUES) + 0.5", 0.5, "failing_call"),
             ("topk_sum(minors) + 0.5", 0.5, "failing_call"),
             ('(1 < "a") + 0.5', 0.5, "type_mismatch"),
             ('("a" == 1) + 0.5', 0.5, "type_mismatch"),
@@ -264,7 +323,7 @@ class TestWarn:
         ],
     )
     def test_it_is_0_in_its_place(self, expression: str, worth: float, kind: str) -> None:
-        rules = ruleset([{"id": "a", "severity": "red", "when": f"({expression}) == {worth}"}])
+        rules = ruleset([{"id": "a", "severity": "red", "when": f"({expression}) == {worth}"}], features={"f": "1 + 1"})
         verdict = rules.judge(FACTS)
         assert verdict.rule_id == "a"
         assert verdict.problems == ()

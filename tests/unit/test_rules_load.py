@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modbot.errors import RulesError
-from modbot.rules import Facts, Mode, file_mode, load_rules, load_vocabulary, render, unreadable
-from modbot.rules.issues import Source, Span, display_width, draw
+from modbot.rules import Facts, Mode, RuleSet, file_mode, load_rules, load_vocabulary, render, unreadable
+from modbot.rules.compile import Program
+from modbot.rules.issues import MESSAGE_LENGTH, Source, Span, display_width, draw
 from tests.rules_support import codes, document, load
 
+SOURCE = Path(__file__).parents[2]
 GOOD = {"id": "good", "severity": "red", "when": "1 > 0"}
 
 
@@ -245,7 +248,7 @@ class TestHostileFiles:
         loaded = load_rules(source, file="r")
         assert time.process_time() - started < 10
         assert 0 < len(loaded.issues) <= 2_000
-        assert all(len(issue.message) < 400 and len(issue.excerpt) < 1_000 for issue in loaded.issues)
+        assert all(len(issue.message) <= MESSAGE_LENGTH + 1 and len(issue.excerpt) < 1_000 for issue in loaded.issues)
 
     def test_scores_beyond_reason_do_not_stop_the_judge(self) -> None:
         rules = load([{**GOOD, "when": "topk_sum(minors, 1e300 * 1e300 - 1e300 * 1e300) > 1 or minors_sum > 1"}])
@@ -339,6 +342,27 @@ def test_a_file_with_thousands_of_errors_is_given_up() -> None:
     loaded = load_rules(f"version: 2\nrules:\n{rules}".encode(), file="rules.yaml")
     assert (loaded.status, loaded.ruleset) == ("error", None)
     assert "more than 2000 things are wrong with the file" in render(loaded.issues)
+
+
+class TestOnlyCheckedRulesJudge:
+    def test_a_rule_set_cannot_be_made(self) -> None:
+        program = Program(groups={}, features=(), rules=(), signals={})
+        with pytest.raises(TypeError, match="abstract"):
+            RuleSet(program, (), mode="warn", file="r", thresholds={})  # type: ignore[abstract] # the point
+
+    def test_the_one_that_can_be_made_is_private_to_the_check(self) -> None:
+        made = load([GOOD]).ruleset
+        assert made is not None
+        assert RuleSet.__subclasses__() == [type(made)]
+        assert type(made).__module__ == "modbot.rules.load"
+        assert type(made).__name__.startswith("_")
+        uses = [
+            path.relative_to(SOURCE).as_posix()
+            for folder in ("src", "app", "scripts", "tools", "bench", "samples", "tests")
+            for path in (SOURCE / folder).rglob("*.py")
+            if type(made).__name__ in path.read_text(encoding="utf-8")
+        ]
+        assert uses == ["src/modbot/rules/load.py"]
 
 
 class TestDrawing:

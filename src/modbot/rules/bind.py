@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, cast
 
+from modbot.records.p2 import DETECTION_CLASSES
 from modbot.records.tags import Group, normalise
 from modbot.rules import bound, names, syntax
 from modbot.rules.bound import Bound
@@ -40,7 +41,13 @@ class Scope:
     later_features: set[str] = field(default_factory=set)
 
     def identifiers(self) -> set[str]:
+        """Every name without a dot that is a number."""
         return {*names.BUILT_INS, *self.features, *(f"const_{name}" for name in self.constants)}
+
+    def has(self, name: str) -> bool:
+        """Whether the name is among the `identifiers`."""
+        constant = name.startswith("const_") and name[6:] in self.constants
+        return constant or name in names.BUILT_INS or name in self.features
 
 
 class Checked(NamedTuple):
@@ -221,8 +228,7 @@ class _Binder:
                 values = tuple(self._number(arguments[key], "`clamp`") for key in ("x", "lo", "hi"))
                 return bound.OfNumbers("clamp", values, node.span)
             case "nude.has":
-                text = self._literal_text(node, "class", arguments["class"])
-                return text if not isinstance(text, str) else bound.HasClass(text.strip().upper(), node.span)
+                return self._class(node, arguments["class"])
             case "nude.any":
                 return self._any_class(node, arguments)
             case _:
@@ -256,7 +262,11 @@ class _Binder:
         return group in self._scope.groups or isinstance(argument, syntax.Literally) or not self._is_identifier(group)
 
     def _is_identifier(self, name: str) -> bool:
-        return name in self._scope.lost_features or name in self._scope.identifiers()
+        return name in self._scope.lost_features or self._scope.has(name)
+
+    def _is_number(self, name: str) -> bool:
+        """Whether the bare name is an identifier's or any feature's, be it one further down."""
+        return self._is_identifier(name) or name in self._scope.later_features
 
     def _arguments(self, node: syntax.Call, parameters: Parameters) -> dict[str, syntax.Expression] | Finding:
         """The arguments by parameter; a finding if they do not fit."""
@@ -275,32 +285,63 @@ class _Binder:
         return taken
 
     def _score(self, node: syntax.Call, argument: syntax.Expression) -> Bound:
-        text = self._literal_text(node, "tag", argument)
+        text = self._word(node, "tag", argument)
         if not isinstance(text, str):
             return text
-        if "*" in text:
-            message = "`score` takes a tag's exact name: `*` stands for itself here"
+        if "*" in text or "[" in text:  # not `?`: there are tags such as `?` and `!?`
+            message = "`score` takes a tag's exact name: `*` and `[` stand for themselves here"
             hint = "put the pattern in a group and use `max(group)`"
+            self.findings.append(Finding("R2-E001", argument.span, message, hint, remark=True))
+        elif isinstance(argument, syntax.Name) and normalise(text) in self._scope.groups:
+            message = f"`{text}` is taken as a tag's name here, and is also a group's"
+            hint = f'write `max({text})` for the group, `score("{text}")` for the tag'
             self.findings.append(Finding("R2-E001", argument.span, message, hint, remark=True))
         return bound.Score(normalise(text), node.span)
 
-    def _literal_text(self, node: syntax.Call, parameter: str, argument: syntax.Expression) -> str | Bound:
-        """The text that the argument is; the failure if it is none."""
-        if isinstance(argument, syntax.Literally) and isinstance(argument.value, str):
-            return argument.value
-        message = f"`{node.function.dotted}` needs its {parameter} in quotes"
-        hint = f'write `"{argument.dotted}"`' if isinstance(argument, syntax.Name) else None
+    def _class(self, node: syntax.Call, argument: syntax.Expression) -> Bound:
+        text = self._word(node, "class", argument)
+        if not isinstance(text, str):
+            return text
+        name = text.strip().upper()
+        if name not in DETECTION_CLASSES:
+            hint = did_you_mean(name, DETECTION_CLASSES) or f"the detector's classes are {', '.join(DETECTION_CLASSES)}"
+            message = f"the detector has no class `{name}`: 0 unless a record brings it"
+            self.findings.append(Finding("R2-E002", argument.span, message, hint, remark=True))
+        return bound.HasClass(name, node.span)
+
+    def _word(self, node: syntax.Call, parameter: str, argument: syntax.Expression) -> str | Bound:
+        """The text that the argument is, in quotes or a bare name that names no number; the failure if it is none."""
+        match argument:
+            case syntax.Literally(value=str(value)):
+                return value
+            case syntax.Name(owner=None, name=name) if not self._is_number(name):
+                return name
+            case syntax.Name():
+                message = (
+                    f"`{argument.dotted}` is a number here, and `{node.function.dotted}` needs its {parameter} by name"
+                )
+                hint = f'if the {parameter} is called so, put it in quotes: `"{argument.dotted}"`'
+            case _:
+                message = f"`{node.function.dotted}` needs its {parameter} by name"
+                hint = "put the name in quotes"
         return self._failing("failing_call", Finding("R2-E001", argument.span, message, hint), node.span)
 
     def _any_class(self, node: syntax.Call, arguments: dict[str, syntax.Expression]) -> Bound:
         texts = {"prefix": "", "suffix": ""}
-        for key in texts.keys() & arguments.keys():
-            text = self._literal_text(node, key, arguments[key])
+        for key in texts:
+            if key not in arguments:
+                continue
+            text = self._word(node, key, arguments[key])
             if not isinstance(text, str):
                 return text
             texts[key] = text.strip().upper()
+        prefix, suffix = texts.values()
+        if not any(name.startswith(prefix) and name.endswith(suffix) for name in DETECTION_CLASSES):
+            message = "the detector has no such class: false unless a record brings one"
+            hint = f"the detector's classes are {', '.join(DETECTION_CLASSES)}"
+            self.findings.append(Finding("R2-E002", node.span, message, hint, remark=True))
         minimum = self._number(arguments["min"], "`min`") if "min" in arguments else bound.Constant(1, node.span)
-        return bound.AnyClass(texts["prefix"], texts["suffix"], minimum, node.span)
+        return bound.AnyClass(prefix, suffix, minimum, node.span)
 
     def _of_group(
         self, node: syntax.Call, function: bound.GroupFunction, arguments: dict[str, syntax.Expression]

@@ -15,7 +15,7 @@ import msgspec
 Level = Literal["error", "warning"]
 
 EXCERPT_WIDTH = 100
-MESSAGE_LENGTH = 300
+MESSAGE_LENGTH = 500
 _TAB = 4
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

@@ -137,6 +137,13 @@ def load_vocabulary(source: bytes, *, file: str) -> Vocabulary:
     return Vocabulary(groups=groups, thresholds=thresholds, digest=digest, issues=loader.told())
 
 
+class _CheckedRules(RuleSet):
+    """The rule set that can be made, for what `_Loader` has checked."""
+
+    def _checked(self) -> None:
+        """Nothing more: to be made here is the proof."""
+
+
 class _Entry(NamedTuple):
     key: document.Node
     value: document.Node
@@ -216,7 +223,7 @@ class _Loader:
             return None
         signals = self._signals(scope)
         program = Program(groups=groups, features=features, rules=rules, signals=signals)
-        return RuleSet(
+        return _CheckedRules(
             program,
             self._sites,
             mode=self.mode,
@@ -385,7 +392,7 @@ class _Loader:
         site = self._site(owner, "arithmetic", document.span(value), "its value is not a finite number")
         if not text.strip():
             self._doubt("R2-E001", document.span(value), f"the feature `{name}` is empty: it is 0")
-            return FeatureRule(name, bound.Constant(0.0, Span(0, 0)), site)
+            return FeatureRule(name, text, bound.Constant(0.0, Span(0, 0)), site)
         checked, findings = self._expression(cast("document.Scalar", value), text, 0, scope, owner)
         for finding in findings:
             self._report(finding)
@@ -395,8 +402,8 @@ class _Loader:
             message = f"the value of the feature `{name}` is text: it is 0"
             self._doubt("R2-E001", document.span(value), message)
             failing = self._site(owner, "type_mismatch", document.span(value), message)
-            return FeatureRule(name, bound.Failing(failing, Span(0, len(text))), site)
-        return FeatureRule(name, checked.node, site)
+            return FeatureRule(name, text, bound.Failing(failing, Span(0, len(text))), site)
+        return FeatureRule(name, text, checked.node, site)
 
     # Rules
 
@@ -474,6 +481,7 @@ class _Loader:
             stop=stop,
             line=self._source.position(node.start_mark.index)[0],
             when=when,
+            text=cast("document.Scalar", found["when"].value).value,
             reasons=texts,
             site=self._site(owner, "arithmetic", document.span(node), "a calculation has no finite result"),
         )

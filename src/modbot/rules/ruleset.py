@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -19,11 +20,13 @@ LOGGED_AT_MOST = 5
 _log = logging.getLogger("modbot.rules")
 
 
-class RuleSet:
+class RuleSet(ABC):
     """The rules of one file, compiled. Only `load_rules` makes one: rules that were not checked cannot judge.
 
+    That is why the class is abstract: the one that can be made stands beside the check, and is private there.
+
     `rules` are in file order, `groups` by normalised name; `thresholds` have the gate's two defaults where the file
-    is silent. Not safe for use by several threads at once (it counts).
+    is silent. `program` and `sites` are what was compiled, for those who explain it. Not safe for use by several threads at once (it counts).
     """
 
     def __init__(
@@ -33,14 +36,18 @@ class RuleSet:
         self.rules: tuple[Rule, ...] = tuple(program.rules)
         self.groups: Mapping[str, Group] = program.groups
         self.thresholds: Mapping[str, float] = thresholds
-        self._program = program
-        self._sites = sites
-        self._file = file
+        self.program = program
+        self.sites = sites
+        self.file = file
         self._counts: Counter[int] = Counter()
         self._logged: Counter[tuple[str, str]] = Counter()
         self._scores = _GroupIndex(program.groups.values())
         self._judge = compile_program(program)
         self._fail = self._refuse if mode == "strict" else self._count
+
+    @abstractmethod
+    def _checked(self) -> None:
+        """What the check, and nothing else, adds to make this class a whole one."""
 
     def judge(self, facts: Facts) -> Verdict:
         """The verdict. Never raises: what cannot be evaluated is 0 and counted, or in `strict` one of `problems`."""
@@ -76,7 +83,7 @@ class RuleSet:
         """How often something could not be evaluated so far: rule id (or `feature:<name>`) -> kind -> count."""
         counts: dict[str, dict[str, int]] = defaultdict(dict)
         for number, count in sorted(self._counts.items()):
-            site = self._sites[number]
+            site = self.sites[number]
             counts[site.owner][site.kind] = counts[site.owner].get(site.kind, 0) + count
         return dict(counts)
 
@@ -86,14 +93,14 @@ class RuleSet:
 
     def unmatchable(self, capabilities: Capabilities) -> list[str]:
         """The ids of the rules that match no record whatever its scores, given what the models can see."""
-        return can_match(self._program, capabilities)
+        return can_match(self.program, capabilities)
 
     def _count(self, number: int) -> int:
-        site = self._sites[number]
+        site = self.sites[number]
         self._counts[number] += 1
         self._logged[site.owner, site.kind] += 1
         if self._logged[site.owner, site.kind] <= LOGGED_AT_MOST:
-            _log.warning("%s:%d: %s: %s; counted as 0", self._file, site.line, site.owner, site.message)
+            _log.warning("%s:%d: %s: %s; counted as 0", self.file, site.line, site.owner, site.message)
         return 0
 
     def _refuse(self, number: int) -> int:
@@ -106,8 +113,8 @@ class RuleSet:
         else:
             self._count(number)
         if self.mode == "strict":
-            site = self._sites[number]
-            problems.append(f"{site.owner}: {site.message} ({self._file}:{site.line})")
+            site = self.sites[number]
+            problems.append(f"{site.owner}: {site.message} ({self.file}:{site.line})")
         return 0.0
 
 

@@ -183,7 +183,8 @@ def tokens(text: str) -> Iterator[Token]:
 
 def _refuse_glued(before: str, kind: str, text: str, span: Span) -> None:
     if before == "number" and kind in {"name", "number"}:
-        raise ExpressionError(span, "a number ends in letters", "numbers are written like 0.35, 12 or 1e-3")
+        hint = "numbers are written like 0.35, 12 or 1e-3; a tag that begins with a digit needs quotes"
+        raise ExpressionError(span, "a number ends in letters", hint)
     if before == "name" and kind == "text":
         raise ExpressionError(span, "a text with a prefix (f, r, b) is not in the language", "write plain quotes")
     if kind == "op" and text in "\"'":
