@@ -6,7 +6,6 @@ The function's text is made of names and literals that this module spells; of th
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 
 from modbot.records.finding import SEVERITIES, Severity
 from modbot.records.tags import Group, total
-from modbot.rules import bound, names
+from modbot.rules import bound, calculate, names
 from modbot.rules.bound import Bound
 from modbot.rules.reasons import Placeholder, Reason
 from modbot.rules.syntax import COMPARISONS, SUMS
@@ -30,7 +29,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A checked rule. `site` counts what fails in it as a whole; `rank` orders rules, the winner's is the highest."""
+    """A checked rule. `site` counts what fails in it as a whole; `text` is its `when` as it was written."""
 
     id: str
     severity: Severity
@@ -39,15 +38,17 @@ class Rule:
     stop: bool
     line: int
     when: Bound = field(repr=False)
+    text: str = field(repr=False)
     reasons: tuple[Reason, ...] = field(repr=False)
     site: int = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureRule:
-    """A checked feature."""
+    """A checked feature; `text` is its expression as it was written."""
 
     name: str
+    text: str
     value: Bound
     site: int
 
@@ -82,15 +83,15 @@ def compile_program(program: Program) -> Callable[..., Judgement]:
         "ERRORS": (ArithmeticError, ValueError, RefusedError),
         "GROUPS": tuple(program.groups.values()),
         "NOTHING": -math.inf,
-        "any_class": _any_class,
-        "at_least": _at_least,
-        "clamp": _clamp,
-        "finite": _finite,
-        "min_of_group": _min_of_group,
-        "peak_of_exposed": _peak_of_exposed,
-        "product": _product,
-        "show": _show,
-        "top": _top,
+        "any_class": calculate.any_class,
+        "at_least": calculate.at_least,
+        "clamp": calculate.clamp,
+        "finite": calculate.finite,
+        "min_of_group": calculate.min_of_group,
+        "peak_of_exposed": calculate.peak_of_exposed,
+        "product": calculate.product,
+        "show": calculate.show,
+        "top": calculate.top,
         "total": total,
     }
     exec(compile(writer.function(), "<rules>", "exec"), namespace)  # noqa: S102 - the text is our own, see above
@@ -259,60 +260,3 @@ class _Writer:
 
 def _indented(lines: Sequence[str]) -> list[str]:
     return [f"    {line}" for line in lines]
-
-
-def _finite(value: float) -> float:
-    """The value as a feature's float. Raises an `ArithmeticError` if it is not finite."""
-    number = float(value)
-    if not math.isfinite(number):
-        raise OverflowError("not finite")
-    return number
-
-
-def _peak_of_exposed(detections: Sequence[tuple[str, float]]) -> float:
-    return max((score for name, score in detections if name.upper().endswith("_EXPOSED")), default=0.0)
-
-
-def _clamp(x: float, low: float, high: float) -> float:
-    if low > high:
-        low, high = high, low
-    return min(max(x, low), high)
-
-
-def _min_of_group(scores: Sequence[float], group: Group, tags: Mapping[str, float]) -> float:
-    lowest = min(scores, default=0.0)
-    return lowest if group.literals <= tags.keys() else min(lowest, 0.0)
-
-
-def _at_least(scores: Sequence[float], threshold: float) -> int:
-    return sum(score >= threshold for score in scores)
-
-
-def _top(scores: Sequence[float], k: float, threshold: float | None = None) -> float:
-    count = int(k)
-    if count <= 0:
-        return 0.0
-    return total(heapq.nlargest(count, scores if threshold is None else [s for s in scores if s >= threshold]))
-
-
-def _any_class(classes: Mapping[str, float], prefix: str, suffix: str, minimum: float) -> bool:
-    return sum(name.startswith(prefix) and name.endswith(suffix) for name in classes) >= minimum
-
-
-def _product(
-    fail: Callable[[int], float], operators: Sequence[str], sites: Sequence[int | None], value: float, *others: float
-) -> float:
-    for operator, site, other in zip(operators, sites, others, strict=True):
-        if operator == "*":
-            value *= other
-        else:
-            value = fail(site) if site is not None and not other else value / other
-    return value
-
-
-def _show(value: float | str, conversion: str, spec: str) -> str:
-    shown = repr(value) if conversion == "r" else value
-    try:
-        return format(shown, spec)
-    except (ValueError, TypeError, OverflowError):
-        return str(shown)

@@ -26,7 +26,8 @@ class RuleSet(ABC):
     That is why the class is abstract: the one that can be made stands beside the check, and is private there.
 
     `rules` are in file order, `groups` by normalised name; `thresholds` have the gate's two defaults where the file
-    is silent. `program` and `sites` are what was compiled, for those who explain it. Not safe for use by several threads at once (it counts).
+    is silent. `program` and `sites` are what was compiled, for those who explain it. Not safe for use by several
+    threads at once (it counts).
     """
 
     def __init__(
