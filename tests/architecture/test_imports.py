@@ -40,7 +40,7 @@ OWNERS = {
     "numpy": {"models", "stages"},
     "onnxruntime": {"models"},
     "rich": {"cli"},
-    "yaml": {"rules", "stages"},
+    "yaml": {"models", "rules", "stages"},
     "yarl": {"fetch"},
 }
 """Who may import a library. msgspec is everywhere; a library that is not here has no owner yet."""

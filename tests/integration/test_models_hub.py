@@ -15,11 +15,24 @@ import pytest
 from modbot.cli.main import main
 from modbot.errors import ModelError
 from modbot.models import registry
+from modbot.models.catalogue import known_models
 from modbot.models.tagger import open_tagger
 from tests.tiny_models import build
 
 NAME = "wd-eva02-large-tagger-v3"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+ENTRY = f"""
+models:
+  {NAME}:
+    kind: tagger
+    source: {{from: hub, repo: SmilingWolf/{NAME}, revision: main}}
+    files: {{model.onnx: null, selected_tags.csv: null}}
+    input_size: 448
+    licence: Apache-2.0
+"""
+"""The fake's model stands in for the pinned one: of the branch as it is, whatever its digests."""
 
 
 class Hub(ThreadingHTTPServer):
@@ -94,6 +107,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "models.yaml").write_text(ENTRY)
     # Else the client asks the hub that its own module was told of at its import who is calling.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
@@ -106,7 +121,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def failed(tmp_path: Path) -> str:
     """The complaint of a fetch that fails and leaves nothing behind."""
     with pytest.raises(ModelError) as caught:
-        registry.fetch(registry.KNOWN[NAME], tmp_path / "models")
+        registry.fetch(known_models()[NAME], tmp_path / "models")
     assert list((tmp_path / "models").iterdir()) == []
     return str(caught.value)
 
@@ -130,7 +145,7 @@ def test_a_tagger_is_fetched_at_one_commit_and_runs(
 def test_a_broken_transfer_is_resumed(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100)
     hub.break_after = [450, 150]
-    registry.fetch(registry.KNOWN[NAME], tmp_path / "models")
+    registry.fetch(known_models()[NAME], tmp_path / "models")
     assert registry.check(NAME, tmp_path / "models").verified
     ranges = [asked for method, path, asked in hub.requests if method == "GET" and path.endswith("model.onnx")]
     assert ranges == [None, "bytes=400-", "bytes=500-"]

