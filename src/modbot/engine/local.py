@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing as mp
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -16,6 +14,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from modbot.errors import ModbotError
+from modbot.files.processes import end_with, give_large_blocks_back
 from modbot.records.progress import Event, Receipt, ShardFailed, ShardFinished
 from modbot.stages.step import Report, ShardJob
 
@@ -24,13 +23,9 @@ ATTEMPTS = 3
 
 TICK_SECONDS = 0.5
 
-_PR_SET_PDEATHSIG = 1
-_M_MMAP_THRESHOLD = -3
-_LARGE = 1 << 20
 
-
-def threads_each(parallel: int, jobs: int) -> int:
-    """How many threads each worker may keep busy, so that all together use the cores that this process may use."""
+def cores_each(parallel: int, jobs: int) -> int:
+    """How many cores each worker may keep busy, so that all together use those that this process may use."""
     return max(1, len(os.sched_getaffinity(0)) // max(1, min(parallel, jobs)))
 
 
@@ -151,8 +146,8 @@ class _Pool:
 
 def _work(pipe: Connection[Any, ShardJob], parent: int) -> None:
     """The life of a worker process: a job, its events and its outcome, the next job, until the parent is gone."""
-    _die_with(parent)
-    _give_large_blocks_back()
+    end_with(parent)
+    give_large_blocks_back()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         try:
@@ -172,30 +167,3 @@ def run_job(job: ShardJob, report: Report) -> ShardFinished | ShardFailed | Modb
         traceback.print_exc(file=sys.stderr)
         return ShardFailed(shard=job.name, error=f"{type(error).__name__}: {error}")
     return ShardFinished(receipt=receipt)
-
-
-def _give_large_blocks_back() -> None:
-    """Lets the C library return a freed picture's memory at once.
-
-    Left to itself, glibc learns from the first large picture to keep such blocks for the next: with pictures of all
-    sizes in several threads a worker holds on to hundreds of megabytes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE)
-
-
-def _die_with(parent: int) -> None:
-    """Ends this process at once when the parent ends, so that no orphan writes into a journal that is resumed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-    guardian = mp.parent_process()
-
-    def follow() -> None:
-        if guardian is not None:
-            guardian.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

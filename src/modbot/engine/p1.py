@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from modbot.engine.local import threads_each
+from modbot.engine.local import cores_each
 from modbot.engine.run import Outcome, run_step
 from modbot.fetch.coordinator import LocalCoordinator
 from modbot.fetch.hosts import HostPolicy
@@ -29,6 +29,7 @@ from modbot.records.progress import Notice, RateAdjusted
 from modbot.settings import Settings
 from modbot.stages import tag
 from modbot.stages.configs import TagVocabulary, read_vocabulary
+from modbot.stages.flow import Flow, total
 from modbot.stages.merge import merge_p1
 from modbot.stages.metrics import p1_metrics
 from modbot.stages.step import Bus, Step, Telling
@@ -224,7 +225,7 @@ def _tagging(model: Installed, request: TagRequest, vocabulary: TagVocabulary, *
         batch=request.batch,
         frames=request.frames,
         groups=vocabulary.groups,
-        threads=threads_each(request.parallel, jobs),
+        cores=cores_each(request.parallel, jobs),
     )
 
 
@@ -268,14 +269,13 @@ def _shown(request: TagRequest, vocabulary: TagVocabulary) -> dict[str, Any]:
 
 def _metrics(outcome: Outcome, rows: int, request: TagRequest, vocabulary: TagVocabulary) -> dict[str, Any]:
     details = [receipt.detail for receipt in outcome.receipts]
-    stages = {name: round(sum(detail["seconds"][name] for detail in details), 3) for name in ("decode", "infer")}
     return p1_metrics(
         outcome.counters(),
         rows=rows,
         records=outcome.records,
         seconds=outcome.seconds,
         detail={
-            "stage_seconds": stages,
+            "stages": total(Flow(**detail["flow"]) for detail in details).as_metrics(),
             "running": sorted(
                 {f"{detail['model']} on {detail['provider']}, {detail['precision']}" for detail in details}
             ),

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from modbot.engine.local import threads_each
+from modbot.engine.local import cores_each
 from modbot.engine.run import run_step
 from modbot.files.atomic import write_bytes
 from modbot.files.lease import hold, hold_file
@@ -93,7 +93,7 @@ def analyze_day(
                 nsfw_general=vocabulary.nsfw_general,
                 signals=read_signal_config(),
                 cache_dir=settings.cache_dir,
-                threads=threads_each(request.parallel, shards.count),
+                cores=cores_each(request.parallel, shards.count),
             ),
             resume=request.resume,
             shown=shown,

@@ -1,13 +1,22 @@
-"""Whether a process that left its name on a shared disk still lives."""
+"""Processes: whether one that left its name on a shared disk still lives, and what every process of ours owes others."""
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import secrets
+import signal
 import socket
+import sys
+import threading
+import time
 from functools import cache
 from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_M_MMAP_THRESHOLD = -3
+_LARGE = 1 << 20
 
 
 @cache
@@ -53,3 +62,33 @@ def lives(name: str) -> bool | None:
     """Whether the process that `owner()` gave this name lives; None if that cannot be told from here."""
     table, pid, start = name.split(".")
     return started(int(pid)) == start if table == process_table() else None
+
+
+def end_with(parent: int) -> None:
+    """Ends this process at once when its parent, the process `parent`, ends.
+
+    An orphan must not go on with what a later run takes over. On Linux the kernel sees to it, and for it the parent is
+    the thread that started this process: that thread must live as long as this process is to.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getppid() != parent:
+        os._exit(1)
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def give_large_blocks_back() -> None:
+    """Lets the C library return a freed picture's memory at once.
+
+    Left to itself, glibc learns from the first large picture to keep such blocks for the next: with pictures of all
+    sizes a process holds on to hundreds of megabytes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modbot.errors import ModelError
-from modbot.models import imaging, registry
+from modbot.models import registry
+from modbot.models.preparation import Pixels, Preparation, SqueezedJpeg, WhiteSquare
 from modbot.models.providers import Array, Session, open_session
 from modbot.records import jsonl
 from modbot.records.p1 import CHARACTER_THRESHOLD, GENERAL_THRESHOLD, RAW_TAGS, Rating, TagScore, Wd14
@@ -44,12 +45,13 @@ class Tagger(Protocol):
     @property
     def has_tags(self) -> bool: ...
 
-    def prepare(self, picture: imaging.Picture) -> Array:
-        """The model's input, float32 [size, size, 3]. Safe to call in several threads."""
+    @property
+    def preparation(self) -> Preparation:
+        """What becomes of a picture before it is scored."""
         ...
 
-    def scores(self, batch: Sequence[Array]) -> Array:
-        """One row of scores per input, float32 [N, outputs], 0 to 1. On a CPU a row does not depend on its batch.
+    def scores(self, batch: Sequence[Pixels]) -> Array:
+        """One row of scores per prepared picture, float32 [N, outputs], 0 to 1. On a CPU no row depends on its batch.
 
         A row that is not finite (`numpy.isfinite`) throughout comes of a model or a provider that is broken: the caller
         takes it for an inference that failed, and asks neither `describe` nor `badness` about it.
@@ -107,8 +109,12 @@ class _OnSession:
         self.precision = session.precision
         self.warnings = session.warnings
 
-    def scores(self, batch: Sequence[Array]) -> Array:
-        return np.stack(self._session.run(batch)) if batch else np.zeros((0, 0), np.float32)
+    def scores(self, batch: Sequence[Pixels]) -> Array:
+        return np.stack(self._session.run(list(map(self._input, batch)))) if batch else np.zeros((0, 0), np.float32)
+
+    def _input(self, pixels: Pixels) -> Array:
+        """The model's input, float32 [size, size, 3]."""
+        return pixels.astype(np.float32)
 
 
 class OpenNsfw(_OnSession):
@@ -119,10 +125,12 @@ class OpenNsfw(_OnSession):
     _MEAN_BGR = np.array([104, 117, 123], dtype=np.float32)
     _NSFW = 1
 
-    def prepare(self, picture: imaging.Picture) -> Array:
-        jpeg = imaging.squeezed_jpeg(picture, size=self._SQUEEZED, crop=self.input_size)
-        bgr = np.asarray(jpeg, dtype=np.float32)[:, :, ::-1]
-        return np.ascontiguousarray(bgr - self._MEAN_BGR, dtype=np.float32)
+    @property
+    def preparation(self) -> Preparation:
+        return SqueezedJpeg(size=self._SQUEEZED, crop=self.input_size)
+
+    def _input(self, pixels: Pixels) -> Array:
+        return pixels - self._MEAN_BGR
 
     def describe(self, row: Array, *, keep: Callable[[str], bool], frame: int = 0) -> Wd14:  # noqa: ARG002 - no tags
         explicit = jsonl.score(row[self._NSFW])
@@ -161,9 +169,9 @@ class Wd14Tagger(_OnSession):
             )
         self._kept = lru_cache(maxsize=4)(self._select)
 
-    def prepare(self, picture: imaging.Picture) -> Array:
-        square = imaging.white_square(picture, self.input_size)
-        return np.ascontiguousarray(np.asarray(square, dtype=np.float32)[:, :, ::-1])
+    @property
+    def preparation(self) -> Preparation:
+        return WhiteSquare(size=self.input_size)
 
     def describe(self, row: Array, *, keep: Callable[[str], bool], frame: int = 0) -> Wd14:
         tags = self._tags

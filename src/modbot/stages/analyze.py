@@ -38,7 +38,7 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `model`: the detector, checked on disk; None where the gate is `never`. `gate`: `auto`, `always` or `never`;
     `thresholds`: the rules file's, which `auto` compares the ratings with; `nsfw_general`: the patterns of that group;
-    `signals`: the signals' numbers and lists; `threads`: decoders at once.
+    `signals`: the signals' numbers and lists; `cores`: how many a worker may keep busy.
     """
 
     model: Installed | None
@@ -49,7 +49,7 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
     nsfw_general: tuple[str, ...]
     signals: SignalConfig
     cache_dir: Path
-    threads: int
+    cores: int
 
 
 GPU_BATCH = 16
@@ -267,7 +267,7 @@ class _Analyst:
         self._batch = settings.batch or (GPU_BATCH if on_gpu else 1)
 
     def analyze(self, records: Iterable[P1Record]) -> Iterator[P2Record]:
-        with ThreadPoolExecutor(self._settings.threads, thread_name_prefix="decode") as decoders:
+        with ThreadPoolExecutor(self._settings.cores, thread_name_prefix="decode") as decoders:
             waiting: deque[tuple[P1Record, Future[Prepared | str] | None]] = deque()
             gated = 0
             for record in records:

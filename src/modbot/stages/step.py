@@ -165,3 +165,8 @@ class Throttle:
 def utc_now() -> str:
     """The time as ISO 8601 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def one_line(error: BaseException) -> str:
+    """What a record says of an error that nobody foresaw."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -1,21 +1,20 @@
 """p1: every row's image fetched once, hashed and tagged.
 
-Each row goes its way alone (fetch, decode, batch, score, journal), only as many at once as the budget's slots and two
-batches can hold: the slowest part sets the pace, and memory stays flat.
+Each row goes its way alone (fetch, decode, batch, score, journal), only as many at once as the budget's slots, the
+decoders and two batches can hold: the slowest stage sets the pace, and memory stays flat.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from time import monotonic
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -32,7 +31,8 @@ from modbot.fetch.store import Store, Stored
 from modbot.files.atomic import storage_errors, writing
 from modbot.files.index_csv import read_rows
 from modbot.files.journal import JournalLine, ShardFiles, digest_of, read_receipt, write_counters
-from modbot.models.imaging import DecodeError, decode, phash
+from modbot.models.decoding import Decoders, PreparedImage
+from modbot.models.preparation import Pixels, Preparation
 from modbot.models.registry import Installed
 from modbot.models.tagger import Tagger, load_tagger
 from modbot.records import jsonl
@@ -41,7 +41,8 @@ from modbot.records.p1 import Attachment, ImageInfo, Message, P1Record, RecordEr
 from modbot.records.progress import Notice, Receipt
 from modbot.records.tags import Group
 from modbot.settings import Secret
-from modbot.stages.step import Report, shard_work
+from modbot.stages.flow import Meter
+from modbot.stages.step import Report, one_line, shard_work
 
 REMEMBERED = 1024
 """How many contents a shard remembers, so that a picture posted under many links is judged once."""
@@ -52,12 +53,16 @@ GPU_BATCH = 32
 LINGER_SECONDS = 0.02
 """How long a batch that is not full waits for another image."""
 
+Scores = NDArray[np.float32]
+"""What the tagger gives for one picture, [outputs]."""
+
 
 class TagSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker needs to tag: the model (checked on disk), how to run it, and what to keep of its scores.
 
     `batch`: images a batch; None: 1 on a CPU, GPU_BATCH on a GPU. `frames`: of an animation, how many at most.
-    `groups`: the rules file's tag groups; their tags are kept whatever their score. `threads`: decoders at once.
+    `groups`: the rules file's tag groups; their tags are kept whatever their score. `cores`: how many a worker may keep
+    busy, of which a GPU's worker uses all but one to decode; on a CPU one image is decoded while another is scored.
     """
 
     model: Installed
@@ -65,7 +70,7 @@ class TagSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch: int | None
     frames: int
     groups: dict[str, tuple[str, ...]]
-    threads: int
+    cores: int
 
 
 class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,16 +161,18 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
     """Does one shard: every row a line in the journal, then the receipt.
 
     Raises:
-        ModbotError: what ends the run (a full disk, a stopped budget, a model that is not there).
+        ModbotError: what ends the run (a full disk, a stopped budget, a model or a decoder that does not start).
     """
-    tagger = _tagger(job.tagging.model, job.tagging.provider)
-    for warning in tagger.warnings:
-        report(Notice(text=warning))
-    batch = job.tagging.batch or (1 if tagger.provider in {"cpu", "openvino"} else GPU_BATCH)
+    loop = asyncio.get_running_loop()
+    meter = Meter("fetch", "decode", "infer", "write")
+    decoders = _decoders(job.tagging.cores)
+    decoders.add(1)
+    # The model is read while the first images are fetched and the decoder starts.
+    loading = loop.run_in_executor(None, _tagger, job.tagging.model, job.tagging.provider)
     store = Store(job.fetching.cache_dir)
     async with AsyncExitStack() as stack:
         fetcher = _fetcher(job.fetching, store, coordinator)
-        judge = _Judge(tagger, store, job.tagging, batch)
+        judge = _Judge(loading, decoders, store, job.tagging, meter)
         work = stack.enter_context(
             shard_work(job, report, count=lambda: {**msgspec.structs.asdict(fetcher.counters), **judge.counters()})
         )
@@ -173,19 +180,30 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
         writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="journal"))
         await stack.enter_async_context(fetcher)
         await stack.enter_async_context(judge)
-        loop = asyncio.get_running_loop()
 
         async def do(row: IndexRow) -> None:
-            line = jsonl.encode_line(await _record(row, fetcher, judge))
-            await loop.run_in_executor(writer, work.append, line)
+            record = await _record(row, fetcher, judge, meter)
+            with meter.at("write"):
+                await loop.run_in_executor(writer, lambda: work.append(jsonl.encode_line(record)))
+
+        async def loaded() -> int:
+            tagger = await asyncio.shield(loading)
+            for warning in tagger.warnings:
+                report(Notice(text=warning))
+            on_cpu = tagger.provider in {"cpu", "openvino"}
+            batch = job.tagging.batch or (1 if on_cpu else GPU_BATCH)
+            decoding = decoders.add(1 if on_cpu else job.tagging.cores - 1)
+            judge.start(tagger, batch)
+            return decoding + 2 * batch
 
         todo = (row for row in read_rows(job.source) if row.row not in work.recovered)
-        await _each(do, todo, at_once=job.fetching.concurrency + 2 * batch)
+        await _each(do, todo, at_once=job.fetching.concurrency, more=loaded())
+        tagger = await loading
         detail = {
             "model": tagger.name,
             "provider": tagger.provider,
             "precision": tagger.precision,
-            "seconds": judge.seconds(),
+            "flow": msgspec.structs.asdict(meter.flow()),
         }
         return work.finish("p1", detail)
 
@@ -194,6 +212,10 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
 def _tagger(model: Installed, provider: str) -> Tagger:
     """The tagger of this process: loaded once, whatever the number of shards."""
     return load_tagger(model, provider=provider)
+
+
+_decoders = lru_cache(maxsize=1)(Decoders)
+"""The decoders of this process: started once, whatever the number of shards."""
 
 
 def _fetcher(settings: FetchSettings, store: Store, coordinator: Coordinator) -> Fetcher:
@@ -207,9 +229,16 @@ def _fetcher(settings: FetchSettings, store: Store, coordinator: Coordinator) ->
 
 
 async def _each(
-    do: Callable[[IndexRow], Coroutine[None, None, None]], rows: Iterable[IndexRow], *, at_once: int
+    do: Callable[[IndexRow], Coroutine[None, None, None]],
+    rows: Iterable[IndexRow],
+    *,
+    at_once: int,
+    more: Coroutine[None, None, int],
 ) -> None:
-    """Does every row, at most `at_once` at a time; the first error ends all. `rows` is read as it is needed."""
+    """Does every row, at most `at_once` at a time, and so many `more` once that is known; the first error ends all.
+
+    `rows` is read as it is needed.
+    """
     todo: Iterator[IndexRow] = iter(rows)
 
     async def work() -> None:
@@ -220,16 +249,19 @@ async def _each(
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
                 group.create_task(work())
+            for _ in range(await more):
+                group.create_task(work())
     except BaseExceptionGroup as errors:
         told = errors.subgroup(ModbotError)
         raise (told or errors).exceptions[0] from None
 
 
-async def _record(row: IndexRow, fetcher: Fetcher, judge: _Judge) -> P1Record:
+async def _record(row: IndexRow, fetcher: Fetcher, judge: _Judge, meter: Meter) -> P1Record:
     """The p1 record of one row. A stored image that is not what its digest says is fetched once more."""
     record = P1Record(row=row.row, messages=[_message(row)])
     for _ in range(2):
-        outcome = await fetcher.fetch(row)
+        with meter.at("fetch"):
+            outcome = await fetcher.fetch(row)
         if isinstance(outcome, RecordError):
             record.error = outcome
             return record
@@ -284,32 +316,26 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     error: RecordError | None = None
 
 
-Tensor = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    phash: str
-    image: ImageInfo
-    frames: list[int]
-    tensors: list[Tensor]
-
-
 class _Judge:
-    """Judges each content once: decodes it in a thread, scores it in a batch, and remembers it for a while."""
+    """Judges each content once: has it decoded, scores it in a batch, and remembers it for a while.
 
-    def __init__(self, tagger: Tagger, store: Store, settings: TagSettings, batch: int) -> None:
-        self._tagger = tagger
+    `loading` gives the tagger; until then, images wait.
+    """
+
+    def __init__(
+        self, loading: asyncio.Future[Tagger], decoders: Decoders, store: Store, settings: TagSettings, meter: Meter
+    ) -> None:
+        self._loading = loading
+        self._decoders = decoders
         self._store = store
         self._frames = settings.frames
         self._keep = Group(chain.from_iterable(settings.groups.values()))
-        self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
-        self._batcher = _Batcher(tagger, batch)
+        self._batcher = _Batcher(meter)
+        self._meter = meter
         self._known: OrderedDict[str, asyncio.Task[Judged | None]] = OrderedDict()
         self._tasks: set[asyncio.Task[Judged | None]] = set()
         self._inferred = 0
         self._reused = 0
-        self._decode_seconds = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -318,14 +344,13 @@ class _Judge:
         """Ends what is still under way, as it is when another row's error ends the run."""
         await _cancelled(self._tasks)
         await self._batcher.close()
-        self._decoders.shutdown(wait=True, cancel_futures=True)
+
+    def start(self, tagger: Tagger, batch: int) -> None:
+        """Begins to score, `batch` pictures at a time."""
+        self._batcher.start(tagger, batch)
 
     def counters(self) -> dict[str, float]:
         return {"inferred": self._inferred, "reused": self._reused}
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds spent in each stage, all threads together."""
-        return {"decode": round(self._decode_seconds, 3), "infer": round(self._batcher.seconds, 3)}
 
     async def __call__(self, stored: Stored) -> Judged | None:
         """What there is to say of a stored content; None if its bytes are not what its digest says."""
@@ -344,105 +369,106 @@ class _Judge:
         return judged
 
     async def _judge(self, sha256: str) -> Judged | None:
-        prepared = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, sha256)
-        if not isinstance(prepared, _Prepared):
-            return prepared
-        rows = await asyncio.gather(*map(self._batcher.score, prepared.tensors), return_exceptions=True)
-        scored = []
-        for row in rows:
-            if isinstance(row, BaseException):
-                if not isinstance(row, Exception):
-                    raise row
-                error = RecordError(kind="inference_failed", detail=_one_line(row))
-                return Judged(phash=prepared.phash, image=prepared.image, error=error)
-            if not np.isfinite(row).all():
-                error = RecordError(kind="inference_failed", detail="the model gave a score that is no finite number")
-                return Judged(phash=prepared.phash, image=prepared.image, error=error)
-            scored.append(row)
-        self._inferred += 1
-        worst = max(range(len(scored)), key=lambda number: (self._tagger.badness(scored[number]), -number))
-        wd14 = self._tagger.describe(scored[worst], keep=self._keep.matches, frame=prepared.frames[worst])
-        return Judged(phash=prepared.phash, image=prepared.image, wd14=wd14)
-
-    def _prepare(self, sha256: str) -> _Prepared | Judged | None:
-        """Runs in a decoder's thread: bytes to tensors; the pictures themselves do not leave it."""
-        started = monotonic()
-        try:
-            data = self._store.read(sha256)
-        except InputError:
+        tagger = await asyncio.shield(self._loading)
+        prepared = await self._prepared(sha256, tagger.preparation)
+        if prepared is None:
             return None
-        try:
-            decoded = decode(data, max_frames=self._frames)
-            prepared = _Prepared(
-                phash=phash(decoded.frames[0].picture),
-                image=decoded.info,
-                frames=[frame.index for frame in decoded.frames],
-                tensors=[self._tagger.prepare(frame.picture) for frame in decoded.frames],
-            )
-        except DecodeError as error:
-            return Judged(error=RecordError(kind=error.kind, detail=error.detail))
-        except Exception as error:  # noqa: BLE001 - one image must not take its shard with it; it is a record that says so
-            return Judged(error=RecordError(kind="decode_failed", detail=_one_line(error)))
-        self._decode_seconds += monotonic() - started
+        if isinstance(prepared, RecordError):
+            return Judged(error=prepared)
+        scores = await self._scores([frame.pixels for frame in prepared.frames])
+        if isinstance(scores, RecordError):
+            return Judged(phash=prepared.phash, image=prepared.info, error=scores)
+        self._inferred += 1
+        wd14 = _worst(tagger, [frame.index for frame in prepared.frames], scores, self._keep.matches)
+        return Judged(phash=prepared.phash, image=prepared.info, wd14=wd14)
+
+    async def _prepared(self, sha256: str, preparation: Preparation) -> PreparedImage | RecordError | None:
+        """The content as the tagger takes it; None if it is not there, or was damaged and is gone now."""
+        with self._meter.at("decode"):
+            path = self._store.path(sha256)
+            future = self._decoders.image(path, sha256, preparation, frames=self._frames)
+            prepared = await asyncio.wrap_future(future)
+        if prepared is None:
+            await asyncio.to_thread(_discard, self._store, sha256)
         return prepared
+
+    async def _scores(self, pictures: Sequence[Pixels]) -> list[Scores] | RecordError:
+        """A row of scores for each picture."""
+        with self._meter.at("infer"):
+            rows = await asyncio.gather(*map(self._batcher.score, pictures), return_exceptions=True)
+        scores: list[Scores] = []
+        for row in rows:
+            if isinstance(row, Exception):
+                return RecordError(kind="inference_failed", detail=one_line(row))
+            if isinstance(row, BaseException):
+                raise row
+            if not np.isfinite(row).all():
+                detail = "the model gave a score that is no finite number"
+                return RecordError(kind="inference_failed", detail=detail)
+            scores.append(row)
+        return scores
+
+
+def _discard(store: Store, sha256: str) -> None:
+    """Has the store look at a content that could not be read: it removes what is damaged."""
+    with suppress(InputError):
+        store.read(sha256)
+
+
+def _worst(tagger: Tagger, frames: Sequence[int], scores: Sequence[Scores], keep: Callable[[str], bool]) -> Wd14:
+    """What the record says of the frame with the worst rating, of equals the first; `frames` are their numbers."""
+    worst = max(range(len(scores)), key=lambda number: (tagger.badness(scores[number]), -number))
+    return tagger.describe(scores[worst], keep=keep, frame=frames[worst])
 
 
 class _Batcher:
-    """Collects tensors into batches; a batch goes when it is full, or when nothing came for `LINGER_SECONDS`."""
+    """Collects pictures into batches; a batch goes when it is full, or when nothing came for `LINGER_SECONDS`.
 
-    def __init__(self, tagger: Tagger, size: int) -> None:
-        self._tagger = tagger
-        self._size = size
-        self._waiting: list[tuple[Tensor, asyncio.Future[Tensor]]] = []
-        self._timer: asyncio.TimerHandle | None = None
+    While one is with the model, the next fills up.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._waiting: asyncio.Queue[tuple[Pixels, asyncio.Future[Scores]]] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="infer")
-        self._flights: set[asyncio.Task[None]] = set()
-        self.seconds = 0.0
+        self._running: set[asyncio.Task[None]] = set()
 
-    async def score(self, tensor: Tensor) -> Tensor:
-        """The tensor's scores, float32 [outputs]. Raises what the model raised for this tensor alone."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Tensor] = loop.create_future()
-        self._waiting.append((tensor, future))
-        if self._timer is not None:
-            self._timer.cancel()
-        if len(self._waiting) >= self._size:
-            self._go()
-        else:
-            self._timer = loop.call_later(LINGER_SECONDS, self._go)
+    def start(self, tagger: Tagger, size: int) -> None:
+        self._running.add(asyncio.create_task(self._run(tagger, size)))
+
+    async def score(self, pixels: Pixels) -> Scores:
+        """The picture's scores. Raises what the model raised for this picture alone."""
+        future: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((pixels, future))
         return await future
 
-    def _go(self) -> None:
-        batch, self._waiting = self._waiting, []
-        if batch:
-            flight = asyncio.create_task(self._fly(batch))
-            self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
-
-    async def _fly(self, batch: list[tuple[Tensor, asyncio.Future[Tensor]]]) -> None:
-        loop = asyncio.get_running_loop()
-        results = await loop.run_in_executor(self._thread, self._run, [tensor for tensor, _ in batch])
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.done():
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-    def _run(self, tensors: list[Tensor]) -> list[Tensor | Exception]:
-        """Runs in the model's thread. A batch that fails is tried image by image: one takes no other with it."""
-        started = monotonic()
-        try:
-            return list(self._tagger.scores(tensors))
-        except Exception as error:  # noqa: BLE001 - whatever the runtime raises becomes the record's error
-            return [error] if len(tensors) == 1 else [self._run([tensor])[0] for tensor in tensors]
-        finally:
-            self.seconds += monotonic() - started
-
     async def close(self) -> None:
-        await _cancelled(self._flights)
+        await _cancelled(self._running)
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _run(self, tagger: Tagger, size: int) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await self._waiting.get()]
+            with suppress(TimeoutError):
+                while len(batch) < size:
+                    batch.append(await asyncio.wait_for(self._waiting.get(), LINGER_SECONDS))
+            results = await loop.run_in_executor(self._thread, self._infer, tagger, [pixels for pixels, _ in batch])
+            for (_, future), result in zip(batch, results, strict=True):
+                if future.done():
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+    def _infer(self, tagger: Tagger, pictures: list[Pixels]) -> list[Scores | Exception]:
+        """Runs in the model's thread. A batch that fails is tried one by one: one picture takes no other with it."""
+        try:
+            with self._meter.inferring():
+                return list(tagger.scores(pictures))
+        except Exception as error:  # noqa: BLE001 - whatever the runtime raises becomes the record's error
+            return [error] if len(pictures) == 1 else [self._infer(tagger, [each])[0] for each in pictures]
 
 
 async def _cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
@@ -451,7 +477,3 @@ async def _cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
     for task in ending:
         task.cancel()
     await asyncio.gather(*ending, return_exceptions=True)
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -1,0 +1,28 @@
+"""What becomes of a picture before a model sees it, as plain values: they travel to the process that decodes."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.uint8]
+"""A prepared picture, [height, width, 3], 0 to 255. How the channels are ordered is the preparation's to say."""
+
+
+class WhiteSquare(msgspec.Struct, frozen=True, tag=True):
+    """In the middle of a white square, bicubic to `size` x `size`, BGR: what WD14 taggers take."""
+
+    size: int
+
+
+class SqueezedJpeg(msgspec.Struct, frozen=True, tag=True):
+    """Squeezed to `size` x `size`, its middle `crop` x `crop` saved as JPEG and read again, BGR: open_nsfw's."""
+
+    size: int
+    crop: int
+
+
+Preparation: TypeAlias = WhiteSquare | SqueezedJpeg
