@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modbot.engine.local import ATTEMPTS, run_shards, cores_each
+from modbot.engine.local import ATTEMPTS, cores_each, run_shards
 from modbot.errors import BusyError, StorageError
 from modbot.files.journal import ShardFiles
 from modbot.records.progress import Event, ShardFailed, ShardFinished

@@ -1,4 +1,4 @@
-"""Processes: whether one that left its name on a shared disk still lives, and what every process of ours owes others."""
+"""Processes: whether one that left its name on a shared disk lives, and what every process of ours owes others."""
 
 from __future__ import annotations
 
