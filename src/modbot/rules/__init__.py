@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from modbot.rules.bounds import Capabilities
 from modbot.rules.document import MAX_BYTES
+from modbot.rules.explain import Explainer, Explanation
 from modbot.rules.facts import Facts, Verdict
 from modbot.rules.issues import Issue, Related, render
 from modbot.rules.load import Loaded, Vocabulary, file_mode, load_rules, load_vocabulary, unreadable
@@ -15,6 +16,8 @@ from modbot.rules.ruleset import Mode, RuleSet
 __all__ = [
     "MAX_BYTES",
     "Capabilities",
+    "Explainer",
+    "Explanation",
     "Facts",
     "Issue",
     "Loaded",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 from modbot.records.evidence import Evidence, Fault, Reading
 from modbot.records.finding import Outcome, Severity
 from modbot.records.tags import Group
-from modbot.rules import Facts, RuleSet, Verdict
+from modbot.rules import Explainer, Facts, RuleSet, Verdict
 from modbot.stages.hashlists import HashLists
 
 VIOLENCE_GROUP = "violence"
@@ -53,7 +53,7 @@ class RulesJudge:
         tags = evidence.tags()
         if evidence.error is not None:
             return self._not_judged(reading, tags, Fault(evidence.error.kind, evidence.error.detail), {}, started)
-        verdict = self.ruleset.judge(self._facts(reading, tags))
+        verdict = self.ruleset.judge(self.facts(reading, tags))
         measured = self._measured(verdict, tags)
         if verdict.severity == "green" and (fault := _doubt(reading, verdict)) is not None:
             return self._not_judged(reading, tags, fault, measured, started)
@@ -62,7 +62,13 @@ class RulesJudge:
         outcome = Outcome(verdict.severity, verdict.rule_id, verdict.rule_title, verdict.reasons, metrics)
         return Judged(reading, tags, outcome)
 
-    def _facts(self, reading: Reading, tags: Mapping[str, float]) -> Facts:
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What explains the verdicts of these rules."""
+        return Explainer(self.ruleset)
+
+    def facts(self, reading: Reading, tags: Mapping[str, float]) -> Facts:
+        """What the rules can know of the record; `tags` are its normalised ones."""
         evidence = reading.evidence
         return Facts(
             rating=evidence.rating,
