@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,15 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
-from modbot.errors import ModelError
+from modbot.errors import ModelError, SettingError
 from modbot.models import providers
-from modbot.models.providers import open_session
+from modbot.models.gpu import Gpu
+from modbot.models.providers import Execution, Session
 from tests.tiny_models import TAGS, write_model
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
+L40S = Gpu("NVIDIA L40S", 46068, 45500)
 
 
 class Build:
@@ -29,24 +33,28 @@ class Build:
         self.working = working
         self.raises = raises
         self.asked: list[list[tuple[str, dict[str, object]]]] = []
-        self.batches: list[int] = []
+        self.loaded: list[Path] = []
 
-    def session(self, path: Path, options: object, **asked: Any) -> SimpleNamespace:  # noqa: ANN401 - untyped library
+    def session(self, path: Path, options: object, **asked: Any) -> Any:  # noqa: ANN401 - untyped library
+        names = [name if isinstance(name, str) else name[0] for name in asked["providers"]]
+        real = ort.InferenceSession(path, options, providers=[CPU])
+        if isinstance(asked["providers"][0], str):
+            return real  # only its shape is asked for
         self.asked.append(asked["providers"])
-        names = [name for name, _ in asked["providers"]]
+        self.loaded.append(path)
         if self.raises and names[0] not in self.working:
             raise RuntimeError(f"{names[0]} has no driver\n  and more")
-        real = ort.InferenceSession(path, options, providers=[CPU])
-
-        def run(outputs: None, inputs: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
-            self.batches.append(len(inputs["input"]))
-            return real.run(outputs, inputs)
+        for key in ("trt_engine_cache_path", "cache_dir"):
+            if folder := asked["providers"][0][1].get(key):
+                (Path(folder) / "engine").write_text(names[0])
 
         return SimpleNamespace(
             get_providers=lambda: [name for name in names if name in self.working],
             get_inputs=real.get_inputs,
             get_outputs=real.get_outputs,
-            run=run,
+            run=real.run,
+            io_binding=real.io_binding,
+            run_with_iobinding=real.run_with_iobinding,
         )
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Build:
@@ -55,8 +63,12 @@ class Build:
             InferenceSession=self.session,
             SessionOptions=ort.SessionOptions,
             GraphOptimizationLevel=ort.GraphOptimizationLevel,
+            preload_dlls=lambda **_: sys.stdout.write("Failed to load libcudart.so"),
         )
         monkeypatch.setattr(providers, "ort", stand_in)
+        monkeypatch.setattr(providers, "this_gpu", lambda: L40S)
+        monkeypatch.setitem(providers._DEVICES, "cuda", "cpu")
+        monkeypatch.setitem(providers._DEVICES, "tensorrt", "cpu")
         return self
 
 
@@ -66,17 +78,25 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.onnx"
 
 
-def test_cuda_runs_whole_batches_in_full_precision(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def open_session(model: Path, provider: str, **how: Any) -> Session:  # noqa: ANN401 - fields of Execution
+    execution = Execution(provider=provider, cache_dir=model.parent / "cache", **how)
+    return providers.open_session(model, execution, digest="ab" * 32)
+
+
+def test_cuda_runs_in_full_precision_and_batches_by_the_gpu(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     build = Build([TENSORRT, CUDA, CPU], {CUDA, CPU}).install(monkeypatch)
     session = open_session(model, "cuda")
     assert (session.provider, session.precision, session.warnings) == ("cuda", "fp32", ())
-    assert build.asked == [[(CUDA, {"use_tf32": 0}), (CPU, {})]]
+    assert (session.batch, session.lanes) == (64, 2)
+    ((cuda, options), cpu) = build.asked[0]
+    assert (cuda, options["use_tf32"], cpu) == (CUDA, 0, (CPU, {}))
     inputs = [np.full((128, 128, 3), i, np.float32) for i in range(5)]
-    rows = session.run(inputs)
-    assert build.batches == [5]
-    assert [row.shape for row in rows] == [(len(TAGS),)] * 5
-    assert np.allclose(rows, open_session(model, "cpu").run(inputs), atol=1e-6)
-    assert build.batches == [5, 1, 1, 1, 1, 1]
+    assert np.allclose(session.run(inputs), open_session(model, "cpu").run(inputs), atol=1e-6)
+    assert open_session(model, "cuda", batch=7).batch == 7
+    assert open_session(model, "cuda", most=16).batch == 16
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("raises", [True, False])
@@ -93,17 +113,80 @@ def test_what_does_not_start_is_told_once_and_the_next_runs(
     assert [[name for name, _ in chain] for chain in build.asked] == [[TENSORRT, CUDA, CPU], [CUDA, CPU]]
 
 
-def test_auto_takes_the_gpu_where_it_works_and_says_so_where_it_does_not(
-    model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("listed", "working", "runs"),
+    [
+        ([TENSORRT, CUDA, CPU], {TENSORRT, CUDA, CPU}, ("tensorrt", 0)),
+        ([TENSORRT, CUDA, CPU], {CUDA, CPU}, ("cuda", 0)),  # TensorRT is an addition that most machines do not have
+        ([TENSORRT, CUDA, CPU], {CPU}, ("cpu", 1)),
+        ([OPENVINO, CPU], {OPENVINO, CPU}, ("openvino", 0)),
+        ([OPENVINO, CPU], {CPU}, ("cpu", 1)),
+        ([CPU], {CPU}, ("cpu", 0)),
+    ],
+)
+def test_auto_takes_the_best_that_works_and_says_what_should_have(
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    listed: list[str],
+    working: set[str],
+    runs: tuple[str, int],
 ) -> None:
-    Build([TENSORRT, CUDA, CPU], {TENSORRT, CUDA, CPU}).install(monkeypatch)
-    assert open_session(model, "auto").provider == "cuda"
-    Build([CUDA, CPU], {CPU}).install(monkeypatch)
+    Build(listed, working).install(monkeypatch)
     session = open_session(model, "auto")
-    assert session.provider == "cpu"
-    assert len(session.warnings) == 1
-    Build([CPU], {CPU}).install(monkeypatch)
-    assert open_session(model, "auto").warnings == ()
+    assert (session.provider, len(session.warnings)) == runs
+
+
+def test_a_required_provider_that_does_not_start_is_an_error(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Build([TENSORRT, CUDA, CPU], {CUDA, CPU}).install(monkeypatch)
+    assert open_session(model, "cuda", required=True).provider == "cuda"
+    assert open_session(model, "auto", required=True).provider == "cuda"
+    with pytest.raises(SettingError, match="--require-provider: tensorrt does not run here: tensorrt: ") as caught:
+        open_session(model, "tensorrt", required=True)
+    assert caught.value.exit_code == 2
+    Build([CUDA, CPU], {CPU}).install(monkeypatch)
+    with pytest.raises(SettingError, match="auto does not run here: cuda: "):
+        open_session(model, "auto", required=True)
+
+
+def test_tensorrt_is_told_its_batches_and_where_engines_are_kept(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build([TENSORRT, CUDA, CPU], {TENSORRT, CUDA, CPU}).install(monkeypatch)
+    assert open_session(model, "tensorrt").provider == "tensorrt"
+    ((_, options), *_) = build.asked[0]
+    assert options["trt_fp16_enable"] == 0
+    assert options["trt_profile_min_shapes"] == "input:1x128x128x3"
+    assert options["trt_profile_opt_shapes"] == options["trt_profile_max_shapes"] == "input:64x128x128x3"
+    (engine,) = (model.parent / "cache" / "trt").rglob("engine")
+    assert "NVIDIA-L40S" in engine.parent.name
+    assert open_session(model, "tensorrt", precision="fp16").precision == "fp16"
+    ((_, options), *_) = build.asked[1]
+    assert options["trt_fp16_enable"] == 1
+    open_session(model, "tensorrt")
+    ((_, options), *_) = build.asked[2]
+    assert options["trt_engine_cache_path"] == str(engine.parent)
+
+
+def test_openvino_keeps_its_blobs_and_full_precision(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build([OPENVINO, CPU], {OPENVINO, CPU}).install(monkeypatch)
+    session = open_session(model, "openvino")
+    assert (session.provider, session.batch, session.lanes) == ("openvino", 1, 1)
+    assert build.asked[0][0][1]["precision"] == "FP32"
+    assert len(list((model.parent / "cache" / "openvino").rglob("engine"))) == 1
+
+
+def test_half_precision_on_cuda_runs_a_converted_model(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build([CUDA, CPU], {CUDA, CPU}).install(monkeypatch)
+    session = open_session(model, "cuda", precision="fp16")
+    assert (session.provider, session.precision) == ("cuda", "fp16")
+    assert build.loaded[0].parent == model.parent / "cache" / "fp16"
+    inputs = [np.full((128, 128, 3), 90, np.uint8)]
+    assert np.allclose(session.run(inputs), open_session(model, "cpu").run(inputs), atol=5e-3)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino", "auto", "cuda"])
+def test_half_precision_is_refused_without_a_gpu(model: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    Build([CUDA, OPENVINO, CPU], {OPENVINO, CPU}).install(monkeypatch)
+    with pytest.raises(SettingError, match="--precision: fp16 is for GPUs"):
+        open_session(model, provider, precision="fp16")
 
 
 def test_a_cpu_session_has_one_thread_that_does_not_spin(model: Path) -> None:

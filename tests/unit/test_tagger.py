@@ -12,6 +12,7 @@ from PIL import Image
 from modbot.errors import ModelError, SettingError
 from modbot.models import registry
 from modbot.models.decoder import prepare
+from modbot.models.providers import Execution
 from modbot.models.tagger import Tagger, load_tagger, open_tagger, read_tags
 from modbot.records.p1 import RAW_TAGS, Wd14
 from tests.tiny_models import CHARACTER, RATING, TAGS, Tag, build, padded, write_model, write_tags
@@ -112,17 +113,17 @@ def test_a_tagger_that_was_checked_is_loaded_without_reading_its_weights_again(t
     build(tmp_path / "tiny")
     checked = pickle.loads(pickle.dumps(registry.installed("tiny", tmp_path, kind="tagger")))  # noqa: S301 - ours
     with mock.patch.object(registry, "sha256_of", wraps=registry.sha256_of) as read:
-        assert load_tagger(checked, provider="cpu").revision == checked.revision
+        assert load_tagger(checked, Execution(provider="cpu")).revision == checked.revision
         read.assert_not_called()
         checked.model.touch()
-        assert load_tagger(checked, provider="cpu").revision == checked.revision
+        assert load_tagger(checked, Execution(provider="cpu")).revision == checked.revision
         read.assert_called_once_with(checked.model)
     build(tmp_path / "tiny", TAGS[:-1])
     with pytest.raises(ModelError, match="no longer revision sha256-"):
-        load_tagger(checked, provider="cpu")
+        load_tagger(checked, Execution(provider="cpu"))
     checked.model.unlink()
     with pytest.raises(ModelError, match="the tagger tiny is not on disk"):
-        load_tagger(checked, provider="cpu")
+        load_tagger(checked, Execution(provider="cpu"))
 
 
 def test_a_provider_that_is_not_here_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

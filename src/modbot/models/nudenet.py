@@ -11,7 +11,7 @@ import numpy as np
 
 from modbot.errors import ModelError
 from modbot.models import imaging, registry
-from modbot.models.providers import Array, Session, open_session
+from modbot.models.providers import Array, Execution, Session, open_session
 from modbot.records import jsonl
 from modbot.records.p2 import DETECTION_CLASSES, Detection
 
@@ -83,10 +83,12 @@ def open_detector(
         ModelError: it cannot be had, or is not the model that was pinned, or no detector.
         SettingError: no such provider.
     """
-    return load_detector(registry.locate(name, models_dir, kind="detector", tell=tell), provider=provider, rgb=rgb)
+    return load_detector(
+        registry.locate(name, models_dir, kind="detector", tell=tell), Execution(provider=provider), rgb=rgb
+    )
 
 
-def load_detector(model: registry.Installed, *, provider: str = "auto", rgb: bool = False) -> Detector:
+def load_detector(model: registry.Installed, execution: Execution, *, rgb: bool = False) -> Detector:
     """A detector that was checked already, perhaps by another process, ready to run; its weights are not read twice.
 
     Raises:
@@ -94,7 +96,7 @@ def load_detector(model: registry.Installed, *, provider: str = "auto", rgb: boo
         SettingError: no such provider.
     """
     registry.recheck(model, kind="detector")
-    return Detector(model, open_session(model.model, provider), rgb=rgb)
+    return Detector(model, open_session(model.model, execution, digest=model.digest), rgb=rgb)
 
 
 def _detections(output: Array, of: Prepared) -> list[Detection]:

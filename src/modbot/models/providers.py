@@ -1,98 +1,97 @@
-"""Sessions of ONNX Runtime: which execution provider is asked for, which one runs, and how a batch is run on it."""
+"""Which execution provider of ONNX Runtime is asked for, which one runs, and with which options."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
+import msgspec
 import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
-from numpy.typing import NDArray
 
-from modbot.errors import ModelError, SettingError
+from modbot.errors import ModbotError, ModelError, SettingError
+from modbot.models import engines
+from modbot.models.gpu import Gpu, default_batch, this_gpu
+from modbot.models.sessions import Array, Session
 
-Array: TypeAlias = NDArray[np.float32]
+__all__ = ["Array", "Execution", "Session", "open_session"]
 
 _NAMES = {
-    "cpu": "CPUExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "cpu": "CPUExecutionProvider",
 }
+"""From the fastest: `auto` takes the first that works."""
+
 _CHAINS = {
     "cpu": ("cpu",),
     "openvino": ("openvino", "cpu"),
     "cuda": ("cuda", "cpu"),
     "tensorrt": ("tensorrt", "cuda", "cpu"),
 }
-# Full precision everywhere: left to themselves, CUDA multiplies in TF32 and OpenVINO in what the processor is best at.
-_OPTIONS: dict[str, dict[str, object]] = {
-    "cpu": {},
-    "openvino": {"device_type": "CPU", "precision": "FP32"},
-    "cuda": {"use_tf32": 0},
-    "tensorrt": {"trt_fp16_enable": 0, "trt_int8_enable": 0},
-}
+_ON_GPU = {"cuda", "tensorrt"}
+_DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
+"""Where the buffers of a batch are bound."""
+
 _FATAL = 4
 
 # ONNX Runtime reports a provider that does not start on stderr as well; `Session.warnings` says it once.
 ort.set_default_logger_severity(_FATAL)
 
 
-@dataclass(frozen=True)
-class Session:
-    """A model that is ready to run.
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model is to be run.
 
-    `provider` is what runs (`cpu`, `openvino`, `cuda`, `tensorrt`), whatever was asked for; `warnings` has one line
-    for each provider that was asked for and did not start. `inputs` and `outputs` are the shapes of the model's one
-    input and one output; a dimension that is left open is None.
+    `provider`: `auto`, `cpu`, `openvino`, `cuda`, `tensorrt`. `precision`: `fp32`, or `fp16` on a GPU. `batch`: images
+    a batch; None: 1 on a CPU, from the GPU's name and memory on a GPU, `most` at most. `required`: a provider that does
+    not start is an error, not a warning. `cache_dir`: CACHE_DIR, where engines are kept.
     """
 
-    runtime: ort.InferenceSession
-    provider: str
-    warnings: tuple[str, ...]
-    inputs: tuple[int | None, ...]
-    outputs: tuple[int | None, ...]
+    provider: str = "auto"
     precision: str = "fp32"
-
-    def run(self, batch: Sequence[Array]) -> list[Array]:
-        """The model's output for each input, without the batch dimension.
-
-        On a CPU they run one by one: the kernels that suit a single row and those that suit many round differently, so
-        that a score would depend on its neighbours; and a CPU gains nothing from a batch.
-        """
-        if not batch:
-            return []
-        if self.provider in {"cpu", "openvino"} or self.inputs[0] is not None:
-            return [self._run(one[np.newaxis])[0] for one in batch]
-        return list(self._run(np.stack(batch)))
-
-    def _run(self, stacked: Array) -> Array:
-        (output,) = self.runtime.run(None, {self.runtime.get_inputs()[0].name: stacked})
-        return np.asarray(output, dtype=np.float32)
+    batch: int | None = None
+    most: int | None = None
+    required: bool = False
+    cache_dir: Path = Path("cache")
 
 
-def open_session(path: Path, provider: str) -> Session:
-    """Loads the model at `path` for `provider`, or for the next one that works.
+def open_session(path: Path, execution: Execution, *, digest: str) -> Session:
+    """Loads the model at `path` for the provider that is asked for, or for the next one that works.
+
+    `digest`: its sha256, which what is kept of it is named after.
 
     Raises:
-        SettingError: no such provider.
+        SettingError: no such provider, or one that is required does not start, or it cannot compute in this precision.
         ModelError: the file is no model, or does not have one input and one output.
+        StorageError: CACHE_DIR cannot be written.
     """
-    warnings: list[str] = []
-    chain = _chain(provider)
-    for i, name in enumerate(chain):
-        runtime = _start(path, chain[i:], warnings)
+    chain = _chain(execution.provider)
+    if execution.precision == "fp16":
+        chain = tuple(name for name in chain if name in _ON_GPU)
+    opening = _Opening(path, execution, digest)
+    for name in chain:
+        # `auto` takes what is there: TensorRT is an addition that most machines do not have.
+        silent = execution.provider == "auto" and name == "tensorrt"
+        runtime = opening.start(name, silent=silent)
+        if execution.required and opening.failures:
+            raise _unmet("--require-provider", execution, opening.failures)
         if runtime is not None:
-            return _session(path, runtime, name, warnings)
-    raise ModelError("cannot be loaded: " + warnings[-1], where=str(path), remedy="Fetch it again: modbot models get.")
+            return opening.session(runtime, name)
+    if execution.precision == "fp16":
+        raise _unmet("--precision", execution, opening.failures)
+    raise ModelError(
+        f"cannot be loaded: {opening.failures[-1]}", where=str(path), remedy="Fetch it again: modbot models get."
+    )
 
 
 def _chain(provider: str) -> tuple[str, ...]:
-    """The providers to try, in order. `auto`: CUDA where this build of ONNX Runtime has it, then the CPU."""
+    """The providers to try, in order. `auto`: all that this build of ONNX Runtime has."""
     if provider == "auto":
-        return _CHAINS["cuda" if _NAMES["cuda"] in ort.get_available_providers() else "cpu"]
+        available = ort.get_available_providers()
+        return tuple(name for name, full_name in _NAMES.items() if full_name in available)
     if provider not in _CHAINS:
         raise SettingError(
             f"there is no provider {provider!r}", where="--provider", remedy=f"Use auto, {', '.join(_CHAINS)}."
@@ -100,28 +99,138 @@ def _chain(provider: str) -> tuple[str, ...]:
     return _CHAINS[provider]
 
 
-def _start(path: Path, chain: tuple[str, ...], warnings: list[str]) -> ort.InferenceSession | None:
-    """A session that runs on the chain's first provider, or None and a line in `warnings`.
+def _unmet(flag: str, execution: Execution, failures: Sequence[str]) -> SettingError:
+    """The error where what was asked for cannot be had, and the next best is not wanted."""
+    if flag == "--precision":
+        what = f"fp16 is for GPUs, and none works here ({'; '.join(failures) or execution.provider})"
+        return SettingError(what, where=flag, remedy="Use --precision fp32, or mend the GPU's driver and libraries.")
+    remedy = "Mend it, or leave out --require-provider to go on with the next one that works."
+    return SettingError(f"{execution.provider} does not run here: {failures[0]}", where=flag, remedy=remedy)
 
-    The others are for the operators that the first does not know.
 
-    That ONNX Runtime lists a provider says only that it was built with it: what counts is what the session runs on.
-    """
-    name = chain[0]
-    available = ort.get_available_providers()
-    if _NAMES[name] not in available:
-        warnings.append(f"{name}: this installation of ONNX Runtime does not have it")
-        return None
-    providers = [(_NAMES[each], _OPTIONS[each]) for each in chain if _NAMES[each] in available]
-    try:
-        runtime = ort.InferenceSession(path, _session_options(), providers=providers, enable_fallback=0)
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's own exceptions share no base but this
-        warnings.append(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
-        return None
-    if _NAMES[name] not in runtime.get_providers():
-        warnings.append(f"{name}: it does not start here (driver or libraries missing)")
-        return None
-    return runtime
+class _Opening:
+    """The opening of one model: what failed so far, and what is asked only once."""
+
+    def __init__(self, path: Path, execution: Execution, digest: str) -> None:
+        self._path = path
+        self._execution = execution
+        self._digest = digest
+        self._gpu: Gpu | None = None
+        self._batch = execution.batch or 1
+        self.failures: list[str] = []
+
+    def start(self, name: str, *, silent: bool) -> ort.InferenceSession | None:
+        """A session that runs on the provider, or None and a line in `failures`.
+
+        Others stand behind it for the operators that it does not know.
+
+        That ONNX Runtime lists a provider says only that it was built with it: what counts is what the session runs on.
+        """
+        available = ort.get_available_providers()
+        if _NAMES[name] not in available:
+            self._failed(f"{name}: this installation of ONNX Runtime does not have it", silent=silent)
+            return None
+        self._ask_gpu(name)
+        rest = [each for each in _CHAINS[name][1:] if _NAMES[each] in available]
+        try:
+            with self._prepared(name) as (path, options):
+                providers = [(_NAMES[name], options), *((_NAMES[each], self._options(each)) for each in rest)]
+                runtime = ort.InferenceSession(path, _session_options(), providers=providers, enable_fallback=0)
+        except ModbotError:
+            raise
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's own exceptions share no base but this
+            self._failed(f"{name}: {' '.join(str(error).split()) or type(error).__name__}", silent=silent)
+            return None
+        if _NAMES[name] not in runtime.get_providers():
+            self._failed(f"{name}: it does not start here (driver or libraries missing)", silent=silent)
+            return None
+        return runtime
+
+    def session(self, runtime: ort.InferenceSession, name: str) -> Session:
+        inputs, outputs = runtime.get_inputs(), runtime.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ModelError(
+                f"has {len(inputs)} inputs and {len(outputs)} outputs; one of each is needed", where=str(self._path)
+            )
+        return Session(
+            runtime,
+            name,
+            tuple(f"{line}; going on with {name}" for line in self.failures),
+            _shape(inputs[0]),
+            _shape(outputs[0]),
+            precision=self._execution.precision,
+            batch=self._batch if name in _ON_GPU else self._execution.batch or 1,
+            device=_DEVICES.get(name),
+        )
+
+    def _failed(self, what: str, *, silent: bool) -> None:
+        if not silent:
+            self.failures.append(what)
+
+    def _ask_gpu(self, name: str) -> None:
+        """Decides the batch before a GPU's provider starts: TensorRT builds its engine for it."""
+        if name not in _ON_GPU:
+            return
+        with redirect_stdout(io.StringIO()):  # it prints which libraries it does not find
+            ort.preload_dlls(directory="")
+        if self._gpu is None:
+            self._gpu = this_gpu()
+            self._batch = self._execution.batch or default_batch(self._gpu, most=self._execution.most)
+
+    @contextmanager
+    def _prepared(self, name: str) -> Iterator[tuple[Path, dict[str, object]]]:
+        """The file to load and the provider's options; what it builds is kept when the block ends well."""
+        path, options = self._path, self._options(name)
+        cache_dir = self._execution.cache_dir
+        with ExitStack() as stack:
+            if name == "tensorrt":
+                precision = self._execution.precision
+                folder = engines.tensorrt_engines(
+                    cache_dir, self._digest, gpu=self._gpu, precision=precision, batch=self._batch
+                )
+                options |= self._profile() | _engine_cache(stack.enter_context(engines.building(folder)))
+            elif name == "openvino":
+                folder = engines.openvino_blobs(cache_dir, self._digest)
+                options["cache_dir"] = str(stack.enter_context(engines.building(folder)))
+            elif name == "cuda" and self._execution.precision == "fp16":
+                path = engines.half_precision(path, cache_dir, self._digest)
+            yield path, options
+
+    def _options(self, name: str) -> dict[str, object]:
+        """Full precision unless asked otherwise: left to themselves, CUDA multiplies in TF32, OpenVINO in bfloat16."""
+        half = self._execution.precision == "fp16"
+        options: dict[str, dict[str, object]] = {
+            "cpu": {},
+            "openvino": {"device_type": "CPU", "precision": "FP32", "num_of_threads": 1},
+            "cuda": {
+                "use_tf32": 0,
+                # A search for each size of a batch costs more than it gains, and memory doubled at each step is lost.
+                "cudnn_conv_algo_search": "HEURISTIC",
+                "arena_extend_strategy": "kSameAsRequested",
+            },
+            "tensorrt": {"trt_fp16_enable": int(half), "trt_int8_enable": 0},
+        }
+        return dict(options[name])
+
+    def _profile(self) -> dict[str, object]:
+        """TensorRT's range of batches, so that it builds one engine, and builds it now."""
+        options = _session_options()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        (entry,) = ort.InferenceSession(self._path, options, providers=[_NAMES["cpu"]]).get_inputs()
+        batch, *sides = _shape(entry)
+        if batch is not None or None in sides:
+            return {}
+        one, most = (f"{entry.name}:{'x'.join(map(str, (count, *sides)))}" for count in (1, self._batch))
+        return {"trt_profile_min_shapes": one, "trt_profile_opt_shapes": most, "trt_profile_max_shapes": most}
+
+
+def _engine_cache(folder: Path) -> dict[str, object]:
+    return {
+        "trt_engine_cache_enable": 1,
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": 1,
+        "trt_timing_cache_path": str(folder),
+    }
 
 
 def _session_options() -> ort.SessionOptions:
@@ -134,16 +243,6 @@ def _session_options() -> ort.SessionOptions:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _FATAL
     return options
-
-
-def _session(path: Path, runtime: ort.InferenceSession, name: str, warnings: list[str]) -> Session:
-    inputs, outputs = runtime.get_inputs(), runtime.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ModelError(
-            f"has {len(inputs)} inputs and {len(outputs)} outputs; one of each is needed", where=str(path), remedy=None
-        )
-    said = tuple(f"{line}; going on with {name}" for line in warnings)
-    return Session(runtime, name, said, _shape(inputs[0]), _shape(outputs[0]))
 
 
 def _shape(node: Any) -> tuple[int | None, ...]:  # noqa: ANN401 - ONNX Runtime is untyped

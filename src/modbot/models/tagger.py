@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from modbot.errors import ModelError
 from modbot.models import registry
 from modbot.models.preparation import Pixels, Preparation, SqueezedJpeg, WhiteSquare
-from modbot.models.providers import Array, Session, open_session
+from modbot.models.providers import Array, Execution, Session, open_session
 from modbot.records import jsonl
 from modbot.records.p1 import CHARACTER_THRESHOLD, GENERAL_THRESHOLD, RAW_TAGS, Rating, TagScore, Wd14
 from modbot.records.tags import normalise
@@ -80,10 +80,10 @@ def open_tagger(
         ModelError: it is not on disk, or is not the model that was pinned, or no tagger.
         SettingError: no such provider.
     """
-    return load_tagger(registry.locate(name, models_dir, kind="tagger", tell=tell), provider=provider)
+    return load_tagger(registry.locate(name, models_dir, kind="tagger", tell=tell), Execution(provider=provider))
 
 
-def load_tagger(model: registry.Installed, *, provider: str = "auto") -> Tagger:
+def load_tagger(model: registry.Installed, execution: Execution) -> Tagger:
     """A tagger that was checked already, perhaps by another process, ready to run; its weights are not read twice.
 
     Raises:
@@ -91,7 +91,7 @@ def load_tagger(model: registry.Installed, *, provider: str = "auto") -> Tagger:
         SettingError: no such provider.
     """
     registry.recheck(model, kind="tagger")
-    session = open_session(model.model, provider)
+    session = open_session(model.model, execution, digest=model.digest)
     return OpenNsfw(model, session) if model.name == OPEN_NSFW else Wd14Tagger(model, session)
 
 

@@ -22,6 +22,7 @@ from modbot.files.paths import Partition
 from modbot.files.shards import ShardSet
 from modbot.models.imaging import DecodeError, decode_frame
 from modbot.models.nudenet import Detector, Prepared, load_detector
+from modbot.models.providers import Execution
 from modbot.models.registry import Installed
 from modbot.records import jsonl
 from modbot.records.p1 import Message, P1Record
@@ -248,7 +249,7 @@ def _tally(path: Path) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _detector(model: Installed, provider: str) -> Detector:
     """The detector of this process: loaded once, whatever the number of shards."""
-    return load_detector(model, provider=provider)
+    return load_detector(model, Execution(provider=provider))
 
 
 _Found = list[Detection] | str

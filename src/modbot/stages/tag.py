@@ -33,6 +33,7 @@ from modbot.files.index_csv import read_rows
 from modbot.files.journal import JournalLine, ShardFiles, digest_of, read_receipt, write_counters
 from modbot.models.decoding import Decoders, PreparedImage
 from modbot.models.preparation import Pixels, Preparation
+from modbot.models.providers import Execution
 from modbot.models.registry import Installed
 from modbot.models.tagger import Tagger, load_tagger
 from modbot.records import jsonl
@@ -211,7 +212,7 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
 @lru_cache(maxsize=1)
 def _tagger(model: Installed, provider: str) -> Tagger:
     """The tagger of this process: loaded once, whatever the number of shards."""
-    return load_tagger(model, provider=provider)
+    return load_tagger(model, Execution(provider=provider))
 
 
 _decoders = lru_cache(maxsize=1)(Decoders)
