@@ -6,7 +6,7 @@ import fnmatch
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 _SEPARATORS = re.compile(r"[\s-]+")
@@ -48,12 +48,17 @@ class Group:
         self.items = tuple(dict.fromkeys(normalise(item) for item in items))
         self.patterns = tuple(item for item in self.items if is_pattern(item))
         self.literals = frozenset(self.items) - frozenset(self.patterns)
-        # fnmatch translates every `*` but the last into an atomic group: no pattern backtracks over another.
-        self._match = re.compile("|".join(map(fnmatch.translate, self.patterns))).match if self.patterns else None
+        self._match: Callable[[str], re.Match[str] | None] | None = None
 
     def matches(self, tag: str) -> bool:
         """Whether the normalised tag belongs to the group."""
-        return tag in self.literals or (self._match is not None and self._match(tag) is not None)
+        return tag in self.literals or (bool(self.patterns) and self._matches_pattern(tag))
+
+    def _matches_pattern(self, tag: str) -> bool:
+        if self._match is None:  # not before a tag is met: thousands of patterns take a second to compile
+            # fnmatch translates every `*` but the last into an atomic group: no pattern backtracks over another.
+            self._match = re.compile("|".join(map(fnmatch.translate, self.patterns))).match
+        return self._match(tag) is not None
 
     def select(self, tags: Iterable[str]) -> Iterator[str]:
         """Those of the normalised tags that belong to the group."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import yaml
 from yaml.constructor import ConstructorError, SafeConstructor
@@ -12,8 +15,11 @@ from modbot.rules.issues import Source, Span
 
 MAX_BYTES = 2 * 1024 * 1024
 """A larger rules file is refused; those who read files need not read on behind it."""
-MAX_MERGES = 1_000
-MAX_MERGE_DEPTH = 20
+MAX_NODES = 200_000
+"""A rules file of more keys and values is refused: each is an object of some 700 bytes."""
+MAX_NESTING = 50
+MAX_EXPANDED = MAX_BYTES
+"""How many characters and nodes a file may hold with each alias written out."""
 
 Node = yaml.nodes.Node
 Scalar = yaml.nodes.ScalarNode
@@ -23,17 +29,49 @@ Mapping = yaml.nodes.MappingNode
 _TEXT = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
 _PREFIX = "tag:yaml.org,2002:"
+_KINDS = {
+    "str": "text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true/false",
+    "null": "nothing",
+    "timestamp": "a date",
+}
+_NO_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SEPARATORS = ",[{-:?\n"
+"""Every node of a document but the first has at least one of these before it."""
+_HINTS = {
+    "mapping values are not allowed in this context": "a text that holds `: ` needs quotes around the whole of it",
+    "mapping keys are not allowed in this context": "a text that begins with `?` needs quotes around the whole of it",
+    "found character that cannot start any token": "a text that begins with it needs quotes around the whole of it",
+    "did not find expected alphabetic or numeric character": "a text that begins with `&`, `*` or `!` needs quotes "
+    "around the whole of it",
+    "found undefined alias": "a text that begins with `*` needs quotes around the whole of it",
+    "did not find expected key": "either the indentation is wrong, or a text needs quotes around the whole of it",
+    "did not find expected '-' indicator": "either the indentation is wrong, or a text needs quotes around the whole "
+    "of it",
+    "could not find expected ':'": "a key ends in `: `, with the space",
+    "did not find expected comment or line break": "the text after `|` or `>` begins on the next line",
+    "did not find expected ',' or ']'": "close the list with `]`, or put quotes around the whole of a text",
+    "did not find expected ',' or '}'": "close the map with `}`, or put quotes around the whole of a text",
+    "but found another document": "a rules file is one document: remove the `---`",
+}
+"""The parser's words for what is wrong -> the way out."""
+_TAB = "YAML indents with spaces, never with tabs"
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|\r\n|.)", re.DOTALL)
 
 
 class DocumentError(Exception):
-    """A text that is no YAML document: why, where (None: the whole), and where what is broken began."""
+    """A text that is no YAML document: why, where (None: the whole), where what is broken began, and the way out."""
 
-    def __init__(self, message: str, span: Span | None = None, began: Span | None = None) -> None:
+    def __init__(
+        self, message: str, span: Span | None = None, *, began: Span | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.span = span
         self.began = began
+        self.hint = hint
 
 
 def decode(data: bytes) -> str:
@@ -41,28 +79,109 @@ def decode(data: bytes) -> str:
     if len(data) > MAX_BYTES:
         raise DocumentError(f"the file is larger than {MAX_BYTES // 1024**2} MiB")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         at = len(data[: error.start].decode("utf-8-sig"))
-        raise DocumentError(f"the file is not UTF-8 (byte {error.start})", Span(at, at + 1)) from None
+        message = f"the file is not UTF-8 (byte {error.start})"
+        raise DocumentError(message, Span(at, at + 1), hint=_save_as_utf8(data)) from None
+    if found := _NO_YAML.search(text):
+        message = f"the character U+{ord(found[0]):04X} is not allowed in YAML"
+        hint = _save_as_utf8(data) if found[0] == "\0" else "remove it"
+        raise DocumentError(message, Span(*found.span()), hint=hint)
+    return text
+
+
+def _save_as_utf8(data: bytes) -> str:
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or data[:2].count(0) == 1
+    return f"save it as UTF-8{': it looks like UTF-16' if wide else ''}"
 
 
 def compose(text: str) -> Node | None:
-    """The root node of the one document in the text; None if there is none. Raises `DocumentError`."""
+    """The root node of the one document in the text; None if there is none.
+
+    No node of it stands inside of itself, or is too large or too deep to be walked. Raises `DocumentError`.
+    """
     try:
+        if sum(map(text.count, _SEPARATORS)) >= MAX_NODES:
+            _refuse_crowd(text)
         root: Node | None = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
-        message = ", ".join(filter(None, (error.context, error.problem)))
-        raise DocumentError(message, _at(error.problem_mark), _at(error.context_mark)) from None
-    except yaml.reader.ReaderError as error:
-        raise DocumentError(f"a character that YAML does not allow: {error.reason}") from None
+        raise _no_document(text, error) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise DocumentError(f"no YAML: {type(error).__name__}") from None
+        message = (
+            f"the file nests more than {MAX_NESTING} deep"
+            if isinstance(error, RecursionError)
+            else f"no YAML: {type(error).__name__}"
+        )
+        raise DocumentError(message) from None
+    if root is not None:
+        _Measure().check(root)
     return root
 
 
-def _at(mark: yaml.Mark | None) -> Span | None:
+def _no_document(text: str, error: yaml.MarkedYAMLError) -> DocumentError:
+    problem, at = error.problem or "", _at(error.problem_mark)
+    hint = _TAB if "tab" in problem or (at and text[at.start : at.end] == "\t") else _HINTS.get(problem)
+    if "quoted scalar" in (error.context or ""):
+        hint = "add the closing quote"
+    message = ", ".join(filter(None, (error.context, error.problem)))
+    return DocumentError(message, at, began=_at(error.context_mark), hint=hint)
+
+
+def _at(mark: yaml.Mark | yaml._yaml.Mark | None) -> Span | None:
     return Span(mark.index, mark.index + 1) if mark else None
+
+
+def _refuse_crowd(text: str) -> None:
+    """Raises where the document has too many nodes, before any of them takes memory."""
+    parsed = yaml.parse(text, Loader=yaml.CSafeLoader)
+    for count, event in enumerate(event for event in parsed if isinstance(event, yaml.NodeEvent)):
+        if count >= MAX_NODES:
+            raise DocumentError(f"the file has more than {MAX_NODES} keys and values", _at(event.start_mark))
+
+
+class _Size(NamedTuple):
+    """How many characters and nodes a node holds, and how deep they nest, with every alias written out."""
+
+    amount: int
+    height: int
+
+
+class _Measure:
+    """The sizes of nodes, each worked out once: an alias is the very node that its anchor stands at."""
+
+    def __init__(self) -> None:
+        self._known: dict[Node, _Size] = {}
+        self._open: set[Node] = set()
+
+    def check(self, node: Node, depth: int = 0) -> _Size:
+        """The node's size. Raises `DocumentError` where it is too large, too deep, or inside of itself."""
+        if isinstance(node, Scalar):
+            return _Size(len(node.value) + 1, 0)
+        if node in self._known:
+            return self._known[node]
+        if node in self._open:
+            raise DocumentError("an alias stands inside of what it stands for", span(node))
+        if depth > MAX_NESTING:
+            raise self._too_deep(node)
+        self._open.add(node)
+        inner = [self.check(each, depth + 1) for each in _inside(node)]
+        self._open.remove(node)
+        size = _Size(1 + sum(each.amount for each in inner), 1 + max((each.height for each in inner), default=0))
+        if size.height > MAX_NESTING:
+            raise self._too_deep(node)
+        if size.amount > MAX_EXPANDED:
+            raise DocumentError("the file is too large with its aliases written out", span(node))
+        self._known[node] = size
+        return size
+
+    def _too_deep(self, node: Node) -> DocumentError:
+        return DocumentError(f"the file nests more than {MAX_NESTING} deep", span(node))
+
+
+def _inside(node: Node) -> Iterable[Node]:
+    """The items of a list, the keys and values of a map."""
+    return node.value if isinstance(node, Sequence) else itertools.chain.from_iterable(node.value)
 
 
 def span(node: Node) -> Span:
@@ -105,29 +224,23 @@ def kind_of(node: Node) -> str:
         return "a map"
     if isinstance(node, Sequence):
         return "a list"
-    kinds = {"str": "text", "int": "a number", "float": "a number", "bool": "true/false", "null": "nothing"}
-    return kinds.get(node.tag.removeprefix(_PREFIX), "something else")
+    if node.tag.startswith("!"):
+        return f"a YAML tag (`{node.tag}`)"
+    return _KINDS.get(node.tag.removeprefix(_PREFIX), "something else")
 
 
-def entries(node: Mapping) -> list[tuple[Node, Node]]:
+def entries(node: Mapping) -> Iterator[tuple[Node, Node]]:
     """The keys and values of a map, those that `<<` merges in first (a key of the map's own stands behind them).
 
-    Raises `DocumentError` for a merge of something that is no map, of a map with itself, or of too many.
+    Raises `DocumentError` for a merge of something that is no map.
     """
-    return list(_entries(node, 0, [MAX_MERGES]))
-
-
-def _entries(node: Mapping, depth: int, left: list[int]) -> Iterator[tuple[Node, Node]]:
     for key, value in node.value:
         if key.tag != _MERGE:
             continue
         for merged in value.value if isinstance(value, Sequence) else [value]:
-            left[0] -= 1
             if not isinstance(merged, Mapping):
                 raise DocumentError(f"`<<` merges {kind_of(merged)}, which is no map", span(key))
-            if depth >= MAX_MERGE_DEPTH or left[0] < 0:
-                raise DocumentError("`<<` merges too many maps, or a map with itself", span(key))
-            yield from _entries(merged, depth + 1, left)
+            yield from entries(merged)
     yield from ((key, value) for key, value in node.value if key.tag != _MERGE)
 
 

@@ -30,6 +30,9 @@ RULE_KEYS = ("id", "severity", "when", "priority", "reasons", "stop")
 MODES = ("warn", "strict")
 MAX_ISSUES = 2_000
 """With more than these a file is given up: it is none that a person could mend by reading on."""
+MAX_GROUPS = 1_000
+MAX_PATTERNS = 50_000
+"""How many members of all groups may hold a wildcard."""
 MAX_REMARKS = 200
 """Of what keeps nothing from running, so much is told, and of the rest how much it is."""
 
@@ -94,7 +97,7 @@ def load_rules(
 def _yaml_issue(source: bytes, file: str, error: document.DocumentError) -> Issue:
     text = Source(file, source.decode("utf-8-sig", errors="replace"))
     began = [(error.began, "it began here")] if error.began and error.began != error.span else []
-    return text.issue("R2-YAML", "error", error.span or Span(0, 0), error.message, related=began)
+    return text.issue("R2-YAML", "error", error.span or Span(0, 0), error.message, hint=error.hint, related=began)
 
 
 def unreadable(file: str, reason: str, *, mode: Mode = "warn") -> Loaded:
@@ -301,6 +304,11 @@ class _Loader:
             else:
                 message = f"the group `{name}` must be a list of tags, not {document.kind_of(value)}"
                 self._error("R2-G001", document.span(value), message, "write one `- tag` a line")
+        if len(groups) > MAX_GROUPS:
+            raise document.DocumentError(f"there are more than {MAX_GROUPS} groups", document.span(keys[name]))
+        if sum(len(group.patterns) for group in groups.values()) > MAX_PATTERNS:
+            message = f"the groups have more than {MAX_PATTERNS} patterns with `*`, `?` or `[`"
+            raise document.DocumentError(message, document.span(keys[name]))
         return groups
 
     def _members(self, node: document.Sequence) -> Iterator[str]:
@@ -424,15 +432,9 @@ class _Loader:
         rules: list[Rule] = []
         first: dict[str, document.Node] = {}
         for node in entry.value.value:
-            rule = self._rule(node, scope, titles)
-            if rule is None:
-                continue
-            if rule.id in first:
-                message = f"the id `{rule.id}` stands twice: the first rule stays"
-                self._error("R2-D001", document.span(node), message, "give it an id of its own", other=first[rule.id])
-                continue
-            first[rule.id] = node
-            rules.append(rule)
+            rule = self._rule(node, scope, titles, first)
+            if rule is not None:
+                rules.append(rule)
         if entry.value.value and not rules:
             self._error("R2-V001", document.span(entry.key), "no rule is left that can run")
             return None
@@ -454,7 +456,10 @@ class _Loader:
                 titles[name] = text
         return titles
 
-    def _rule(self, node: document.Node, scope: Scope, titles: Mapping[str, str]) -> Rule | None:
+    def _rule(
+        self, node: document.Node, scope: Scope, titles: Mapping[str, str], first: dict[str, document.Node]
+    ) -> Rule | None:
+        """The rule, if it can run; `first` has the ids of those that can, and takes this one's."""
         if not isinstance(node, document.Mapping):
             self._error("R2-V001", document.span(node), f"a rule must be a map, not {document.kind_of(node)}")
             return None
@@ -469,10 +474,16 @@ class _Loader:
         texts = self._reasons(found.get("reasons"), scope, owner)
         if name is None or severity is None or when is None:
             return None
+        at = found["id"].value
+        if name in first:
+            message = f"the id `{name}` stands twice: the first rule stays"
+            self._error("R2-D001", document.span(at), message, "give it an id of its own", other=first[name])
+            return None
+        first[name] = at
         if name not in titles:
             near = did_you_mean(name, titles) if not self._untold else None
             hint = near or f"add `{name}: …` to `rule_titles`"
-            self._remark("R2-T001", document.span(found["id"].value), f"the rule `{name}` has no title", hint)
+            self._remark("R2-T001", document.span(at), f"the rule `{name}` has no title", hint)
         return Rule(
             id=name,
             severity=severity,
@@ -496,15 +507,17 @@ class _Loader:
         text = document.text_of(entry.value)
         if text is None or not text.strip():
             kind = document.kind_of(entry.value) if text is None else "empty"
-            hint = (
-                f'write `{key}: "{entry.value.value}"`'
-                if isinstance(entry.value, document.Scalar) and text is None
-                else None
-            )
             message = f"`{key}` must be text, and is {kind}: the rule is left out"
-            self._error("R2-V001", document.span(entry.value), message, hint)
+            self._error("R2-V001", document.span(entry.value), message, self._in_quotes(key, entry.value))
             return None
         return text
+
+    def _in_quotes(self, key: str, node: document.Node) -> str | None:
+        """The way out for what YAML reads as something else than the text it looks like."""
+        written = self._source.text[slice(*document.span(node))]
+        if not isinstance(node, document.Scalar) or node.style or not written or not written.isprintable():
+            return None
+        return f"write `{key}: '{written}'`" if '"' in written else f'write `{key}: "{written}"`'
 
     def _severity(self, node: document.Node, found: Mapping[str, _Entry]) -> Severity | None:
         text = self._required(node, found, "severity")
