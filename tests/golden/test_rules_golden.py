@@ -1,6 +1,7 @@
 """What people are told about a rules file, word for word.
 
-Each `rules/NAME.yaml` is loaded in both modes; `rules/NAME.txt` holds what comes of it. After a change that is meant:
+Each `rules/NAME.yaml` is loaded in both modes; `rules/NAME.txt` holds what comes of it (`missing.txt`: of a file that
+cannot be read). After a change that is meant:
 `UPDATE_GOLDEN=1 pytest tests/golden/test_rules_golden.py`, and read the difference.
 """
 
@@ -9,13 +10,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from modbot.rules import load_rules, render
+from modbot.rules import Issue, load_rules, render, unreadable
 from modbot.rules.ruleset import Mode
 
 FOLDER = Path(__file__).parent / "rules"
 FILES = sorted(FOLDER.glob("*.yaml"))
+MODES: tuple[Mode, ...] = ("warn", "strict")
+CODES = {f"R2-{code}" for code in "IO YAML V001 K001 T000 T001 D001 E001 E002 G001 P001".split()}
 
 
 def told(path: Path, mode: Mode) -> str:
@@ -31,16 +35,39 @@ def report(path: Path) -> str:
     return f"{told(path, 'warn')}\n{told(path, 'strict')}"
 
 
-def test_there_are_enough() -> None:
-    assert len(FILES) >= 30
+def check(golden: Path, text: str) -> None:
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+def issues() -> list[Issue]:
+    """Every issue that the golden files hold."""
+    loaded = (load_rules(path.read_bytes(), file=path.name, mode=mode) for path in FILES for mode in MODES)
+    return [*unreadable("rules.yaml", "Is a directory").issues, *(issue for each in loaded for issue in each.issues)]
+
+
+def test_there_are_enough_different_ones_and_every_code() -> None:
+    found = issues()
+    assert len({(issue.code, issue.message) for issue in found}) >= 100
+    assert {issue.code for issue in found} == CODES
+
+
+def test_as_json_they_are_the_same() -> None:
+    found = issues()
+    again = msgspec.json.decode(msgspec.json.encode(found), type=list[Issue])
+    assert again == found
+    assert render(again) == render(found)
+
+
+def test_of_a_file_that_cannot_be_read() -> None:
+    loaded = unreadable("rules.yaml", "Is a directory")
+    check(FOLDER / "missing.txt", f"# warn: {loaded.status}, nothing runs\n\n{render(loaded.issues)}")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_rules_file_is_told_about_as_before(path: Path) -> None:
-    golden = path.with_suffix(".txt")
-    if os.environ.get("UPDATE_GOLDEN"):
-        golden.write_text(report(path), encoding="utf-8")
-    assert report(path) == golden.read_text(encoding="utf-8")
+    check(path.with_suffix(".txt"), report(path))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

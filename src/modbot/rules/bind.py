@@ -163,7 +163,12 @@ class _Binder:
             return f"a feature is read by its name alone: `{node.name}`"
         if node.owner == "known" and not scope.lists:
             return "no hash list is loaded: configs/hashlists.yaml names them"
-        return did_you_mean(node.dotted, self._dotted_names() if node.owner else scope.identifiers())
+        near = did_you_mean(node.dotted, self._dotted_names() if node.owner else scope.identifiers())
+        if near or node.owner:
+            return near
+        if node.name.startswith("const_"):
+            return f"`thresholds` or `--const {node.name[6:]}=…` make it a constant"
+        return f"if it is a tag, its score is `score({node.name})`"
 
     def _dotted_names(self) -> set[str]:
         return {
@@ -353,9 +358,8 @@ class _Binder:
             finding = Finding("R2-E001", argument.span, message, f"write `{function}(NAME)`")
             return self._failing("failing_call", finding, node.span)
         if group not in self._scope.groups:
-            finding = Finding(
-                "R2-G001", argument.span, f"there is no group `{group}`", did_you_mean(group, self._scope.groups)
-            )
+            hint = did_you_mean(group, self._scope.groups) or _listed(self._scope.groups)
+            finding = Finding("R2-G001", argument.span, f"there is no group `{group}`", hint)
             return self._failing("failing_call", finding, node.span)
         values = {key: self._number(arguments[key], f"`{key}`") for key in ("k", "gt") if key in arguments}
         if function in {"any", "count"}:
@@ -382,6 +386,10 @@ def _group_name(argument: syntax.Expression) -> str | None:
             return normalise(value)
         case _:
             return None
+
+
+def _listed(groups: Collection[str]) -> str:
+    return f"the groups are {', '.join(groups)}" if groups else "the file has no groups"
 
 
 def _text_hint(node: syntax.Expression) -> str | None:

@@ -17,6 +17,12 @@ Level = Literal["error", "warning"]
 EXCERPT_WIDTH = 100
 MESSAGE_LENGTH = 500
 _TAB = 4
+_SELECTORS = range(0xFE00, 0xFE10)
+"""Variation selectors: what they make of the character before, and how wide, terminals do not agree on."""
+_SKIN_TONES = range(0x1F3FB, 0x1F400)
+"""Some terminals paint the emoji before them; on others they stand beside it."""
+_JAMO = range(0x1160, 0x1200)
+"""Vowels and finals of Korean syllables, which stand in the cell of the consonant before them."""
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -139,7 +145,9 @@ def _brief(message: str) -> str:
 def _printable(char: str) -> str:
     if char == "\t":
         return " " * _TAB
-    if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+    if ord(char) in _SELECTORS:
+        return ""
+    if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} or ord(char) in _SKIN_TONES:
         return _REPLACEMENT
     return char
 
@@ -150,7 +158,7 @@ def display_width(text: str) -> int:
 
 
 def _width(char: str) -> int:
-    if unicodedata.category(char) in {"Mn", "Me"}:
+    if unicodedata.category(char) in {"Mn", "Me"} or ord(char) in _JAMO:
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 

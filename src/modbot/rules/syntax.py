@@ -158,6 +158,7 @@ _FOREIGN_HINTS = {
     "=": "compare with `==`",
     "&": "write `&&` or `and`",
     "|": "write `||` or `or`",
+    "is": "compare with `==`",
     "in": "put the tags in a group and use `any(group)`",
     "if": "use `and` / `or`, or two rules",
     "[": "put the tags in a group",
