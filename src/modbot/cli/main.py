@@ -19,6 +19,7 @@ COMMANDS = {
     "tag": ("modbot.cli.tag", "p1: fetch each image once, hash it, tag it."),
     "analyze": ("modbot.cli.analyze", "p2: detect nudity where the ratings say so, compute the signals."),
     "scan": ("modbot.cli.scan", "p3: judge the day by the rules: findings, report, metrics."),
+    "explain": ("modbot.cli.explain", "Why a record got its verdict, rule by rule, and how near another was."),
     "ab": ("modbot.cli.ab", "Compare two rules files on the same day."),
     "rules": ("modbot.cli.rules", "Check a rules file."),
     "report": ("modbot.cli.report", "Write the report CSV from the findings."),

@@ -93,11 +93,11 @@ class _Walk:
                 return self.change(self._features[index], wanted=wanted)
             case bound.OfGroup(function="any", group=group):
                 peak = max(self._evaluation.record.scores(group), default=0.0)
-                return self._threshold(piece, peak, wanted=wanted)
+                return self._threshold(piece, f"max({group})", peak, wanted=wanted)
             case bound.AnyClass(prefix=prefix, suffix=suffix):
                 classes = self._evaluation.record.classes
                 count = sum(name.startswith(prefix) and name.endswith(suffix) for name in classes)
-                return self._threshold(piece, count, wanted=wanted)
+                return self._threshold(piece, piece.text, count, wanted=wanted)
             case _:
                 return self._number(piece, value, wanted=wanted)
 
@@ -129,13 +129,13 @@ class _Walk:
             return None
         return self._gap(left.text, value, needed, threshold, 0.0 if needed == "!=" else abs(value - threshold))
 
-    def _threshold(self, piece: Piece, value: float, *, wanted: bool) -> _Change | None:
+    def _threshold(self, piece: Piece, subject: str, value: float, *, wanted: bool) -> _Change | None:
         """`any(group, gt=…)` and `nude.any(…, min=…)`: is so much there?"""
         threshold = self._value(piece.parts[0])
         if threshold is None or isinstance(threshold, str) or self._is_fixed(piece):
             return None
         lacking = threshold - value if wanted else value - threshold
-        return self._gap(piece.text, value, ">=" if wanted else "<", threshold, max(0.0, lacking))
+        return self._gap(subject, value, ">=" if wanted else "<", threshold, max(0.0, lacking))
 
     def _number(self, piece: Piece, value: Value, *, wanted: bool) -> _Change | None:
         """A number where a truth is asked for."""

@@ -1,14 +1,16 @@
-"""How each record came to its verdict, as a line of the trace."""
+"""How each record came to its verdict, as a line of the trace: the same as `modbot explain` tells of one."""
 
 from __future__ import annotations
 
 from modbot.records.jsonl import encode_line
-from modbot.stages.judge import Judge, Judged
+from modbot.stages.explain import explanation_of, override, shown
+from modbot.stages.judge import Judge, Judged, RulesJudge
 
 
-def trace_line(judged: Judged, judge: Judge) -> bytes:  # noqa: ARG001 - what judged it explains it, too
+def trace_line(judged: Judged, judge: Judge) -> bytes:
     """How a record came to its verdict by `judge`, as a JSON line."""
     evidence, outcome = judged.reading.evidence, judged.outcome
+    explanation = explanation_of(judge, judged) if isinstance(judge, RulesJudge) else None
     return encode_line(
         {
             "row": evidence.row,
@@ -28,5 +30,7 @@ def trace_line(judged: Judged, judge: Judge) -> bytes:  # noqa: ARG001 - what ju
             "doubts": [f"{doubt.kind} ({doubt.detail})" for doubt in judged.reading.doubts],
             "skipped_tags": judged.reading.skipped_tags,
             "eval_ms": outcome.metrics["eval_ms"],
+            "override": override(judged),
+            "explanation": None if explanation is None else shown(explanation),
         }
     )
