@@ -103,6 +103,7 @@ def _yaml_issue(source: bytes, file: str, error: document.DocumentError) -> Issu
 def unreadable(file: str, reason: str, *, mode: Mode = "warn") -> Loaded:
     """What becomes of a rules file that cannot be read: `R2-IO`. For those who read files."""
     issue = Source(file, "").issue("R2-IO", "error", Span(0, 0), f"cannot be read: {reason}")
+    issue = msgspec.structs.replace(issue, excerpt="")
     empty = hashlib.sha256(b"").hexdigest()
     return Loaded(status="error", issues=(issue,), ruleset=None, legacy=False, mode=mode, digest=empty)
 
