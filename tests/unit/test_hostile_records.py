@@ -73,8 +73,8 @@ def check(line: bytes) -> None:
     if judged.reading.doubts or judged.reading.evidence.error is not None:
         assert outcome.severity != "green"
     out = io.BytesIO()
-    with sheet(out, REPORT_COLUMNS) as write_row:
-        write_row(report_row(judged.reading.evidence, judged.tags, outcome))
+    write_row = sheet(out, REPORT_COLUMNS)
+    write_row(report_row(judged.reading.evidence, judged.tags, outcome))
     assert [len(row) for row in csv.reader(io.StringIO(out.getvalue().decode()))] == [len(REPORT_COLUMNS)] * 2
     assert out.getvalue().count(b"\n") == 2
     assert isinstance(msgspec.json.decode(trace_line(judged, judge())), dict)

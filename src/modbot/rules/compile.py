@@ -53,8 +53,8 @@ class FeatureRule:
     site: int
 
 
-Judgement = tuple[int, list[str], dict[str, float], dict[str, float]]
-"""Index of the winning rule (-1: none), its reasons, the features, the exported signals."""
+Judgement = tuple[int, int, list[str], dict[str, float], dict[str, float]]
+"""The winning rule's index (-1: none), who matched (bit i: the i-th rule), its reasons, the features, the signals."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,19 @@ class _Writer:
             yield from self._guarded([line], feature.site, f"f{index} = ")
 
     def _rules(self, ranks: Mapping[int, int]) -> Iterator[str]:
-        """The rules in a loop of one round, which `stop` breaks; `best` is the rank of the best that matched."""
-        yield "best = 0"
+        """The rules in a loop of one round, which `stop` breaks; `best` is the rank of the best that matched.
+
+        `matched` has a bit for each that matched before the stop.
+        """
+        yield "best = matched = 0"
         yield "for _ in (0,):"
         yield "    pass"
         for index, rule in enumerate(self._program.rules):
-            lines = [f"if {self.text(rule.when)}:", f"    if best < {ranks[index]}: best = {ranks[index]}"]
+            lines = [
+                f"if {self.text(rule.when)}:",
+                f"    matched |= {1 << index}",
+                f"    if best < {ranks[index]}: best = {ranks[index]}",
+            ]
             if rule.stop:
                 lines.append("    break")
             yield from _indented(self._guarded(lines, rule.site))
@@ -148,7 +155,7 @@ class _Writer:
     def _result(self) -> str:
         features = ", ".join(f"{feature.name!r}: f{index}" for index, feature in enumerate(self._program.features))
         signals = ", ".join(f"{name!r}: {self.text(node)}" for name, node in self._program.signals.items())
-        return f"return ORDER[best], reasons, {{{features}}}, {{{signals}}}"
+        return f"return ORDER[best], matched, reasons, {{{features}}}, {{{signals}}}"
 
     def _prelude(self) -> list[str]:
         lines = [

@@ -34,7 +34,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     `origin` is `dsl` for a rule's verdict, `default` (green, no rule, no reasons) for none. `features`: the file's, by
     name; `signals`: the exported ones. `problems`: what could not be evaluated, naming rule and line; only in `strict`
-    (in `warn` it is 0 and counted): with one, a green verdict proves nothing.
+    (in `warn` it is 0 and counted): with one, a green verdict proves nothing. `matched` has bit i set where the file's
+    i-th rule matched; those behind a matching `stop` were not asked.
     """
 
     severity: Severity
@@ -46,3 +47,4 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     features: dict[str, float]
     signals: dict[str, float]
     problems: tuple[str, ...] = ()
+    matched: int = 0

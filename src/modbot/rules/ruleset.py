@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Literal
 
 from modbot.records.tags import Group
@@ -54,7 +55,7 @@ class RuleSet(ABC):
         """The verdict. Never raises: what cannot be evaluated is 0 and counted, or in `strict` one of `problems`."""
         problems: list[str] = []
         scores = self._scores.of(facts.tags)
-        winner, reasons, features, signals = self._judge(facts, scores, self._fail, self._broken, problems)
+        winner, matched, reasons, features, signals = self._judge(facts, scores, self._fail, self._broken, problems)
         rule = self.rules[winner] if winner >= 0 else None
         if rule is None:
             return Verdict(
@@ -67,6 +68,7 @@ class RuleSet(ABC):
                 features=features,
                 signals=signals,
                 problems=tuple(problems),
+                matched=matched,
             )
         return Verdict(
             severity=rule.severity,
@@ -78,6 +80,7 @@ class RuleSet(ABC):
             features=features,
             signals=signals,
             problems=tuple(problems),
+            matched=matched,
         )
 
     def issue_counts(self) -> dict[str, dict[str, int]]:
@@ -120,7 +123,11 @@ class RuleSet(ABC):
 
 
 class _GroupIndex:
-    """Which groups a tag belongs to, worked out once for each tag that is met."""
+    """Which groups a tag belongs to, worked out once for each tag that is met.
+
+    The tagger keeps every tag of the groups whatever its score, so that the records of a day mostly hold the same ones:
+    what picks these out by group is made once they are met twice in a row.
+    """
 
     _MOST_TAGS = 200_000
 
@@ -128,20 +135,32 @@ class _GroupIndex:
         self._groups = tuple(groups)
         self._patterned = any(group.patterns for group in self._groups)
         self._seen: set[str] = set()
-        self._members: dict[str, tuple[int, ...]] = {}
+        self._groups_of: dict[str, tuple[int, ...]] = {}
+        self._members: frozenset[str] = frozenset()
+        self._before: frozenset[str] = frozenset()
+        self._usual: frozenset[str] | None = None
+        self._pickers: list[Callable[[Mapping[str, float]], Sequence[float]]] = []
         self._learn({tag for group in self._groups for tag in group.literals})
 
-    def of(self, tags: Mapping[str, float]) -> list[list[float]]:
+    def of(self, tags: Mapping[str, float]) -> list[Sequence[float]]:
         """The scores of each group's tags, in no order."""
         if self._patterned and not self._seen.issuperset(tags):
             self._learn(tags.keys() - self._seen)
-        scores: list[list[float]] = [[] for _ in self._groups]
-        members = self._members
-        for tag in members.keys() & tags.keys():
-            score = tags[tag]
-            for index in members[tag]:
-                scores[index].append(score)
-        return scores
+        found = self._members.intersection(tags)
+        if found == self._usual:
+            return [pick(tags) for pick in self._pickers]
+        names = self._by_group(found)
+        if found == self._before:
+            self._usual, self._pickers = found, [_picker(group) for group in names]
+        self._before = found
+        return [[tags[tag] for tag in group] for group in names]
+
+    def _by_group(self, found: Iterable[str]) -> list[list[str]]:
+        names: list[list[str]] = [[] for _ in self._groups]
+        for tag in found:
+            for index in self._groups_of[tag]:
+                names[index].append(tag)
+        return names
 
     def _learn(self, tags: Iterable[str]) -> None:
         if len(self._seen) > self._MOST_TAGS:
@@ -149,4 +168,10 @@ class _GroupIndex:
         for tag in tags:
             self._seen.add(tag)
             if indices := tuple(index for index, group in enumerate(self._groups) if group.matches(tag)):
-                self._members[tag] = indices
+                self._groups_of[tag] = indices
+        self._members = frozenset(self._groups_of)
+
+
+def _picker(names: Sequence[str]) -> Callable[[Mapping[str, float]], Sequence[float]]:
+    """What gives the scores of these tags: `itemgetter` gives a tuple only of two or more."""
+    return itemgetter(*names) if len(names) > 1 else lambda tags: [tags[name] for name in names]

@@ -129,7 +129,7 @@ def _compare(
     lines = chain.from_iterable(_lines(path) for path in analyses)
     with ExitStack() as stack:
         out = stack.enter_context(writing(outputs.samples[0]))
-        write_row = stack.enter_context(sheet(stack.enter_context(writing(outputs.diff[0])), DIFF_COLUMNS))
+        write_row = sheet(stack.enter_context(writing(outputs.diff[0])), DIFF_COLUMNS)
         for line_number, line in lines:
             reading = read(line, line_number)
             a, b = judge_a(reading).outcome, judge_b(reading).outcome

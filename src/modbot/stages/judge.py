@@ -26,12 +26,16 @@ _NS_PER_MS = 1_000_000
 
 
 class Judged(NamedTuple):
-    """A record with its outcome. `tags`: normalised name -> score. `fault`: why it could not be judged, if so."""
+    """A record with its outcome. `tags`: normalised name -> score. `fault`: why it could not be judged, if so.
+
+    `matched` has bit i set where the i-th rule matched, whether it won or not.
+    """
 
     reading: Reading
     tags: Mapping[str, float]
     outcome: Outcome
     fault: Fault | None = None
+    matched: int = 0
 
 
 Judge = Callable[[Reading], Judged]
@@ -52,15 +56,14 @@ class RulesJudge:
         evidence = reading.evidence
         tags = evidence.tags()
         if evidence.error is not None:
-            return self._not_judged(reading, tags, Fault(evidence.error.kind, evidence.error.detail), {}, started)
+            return self._not_judged(reading, tags, Fault(evidence.error.kind, evidence.error.detail), started)
         verdict = self.ruleset.judge(self.facts(reading, tags))
-        measured = self._measured(verdict, tags)
         if verdict.severity == "green" and (fault := _doubt(reading, verdict)) is not None:
-            return self._not_judged(reading, tags, fault, measured, started)
+            return self._not_judged(reading, tags, fault, started, verdict)
         winning = _winning(verdict.origin, verdict.severity, verdict.rule_id, verdict.priority)
-        metrics = _metrics(measured, winning, started)
+        metrics = self._metrics(verdict, tags, winning, started)
         outcome = Outcome(verdict.severity, verdict.rule_id, verdict.rule_title, verdict.reasons, metrics)
-        return Judged(reading, tags, outcome)
+        return Judged(reading, tags, outcome, matched=verdict.matched)
 
     @cached_property
     def explainer(self) -> Explainer:
@@ -82,8 +85,16 @@ class RulesJudge:
             known=self._lists.of(evidence),
         )
 
-    def _measured(self, verdict: Verdict, tags: Mapping[str, float]) -> dict[str, Any]:
-        return {**verdict.signals, "violence_tags": self._violence(verdict, tags), "dsl": verdict.features}
+    def _metrics(
+        self, verdict: Verdict, tags: Mapping[str, float], winning: Mapping[str, Any], started: int
+    ) -> dict[str, Any]:
+        return {
+            "dsl": verdict.features,
+            "violence_tags": self._violence(verdict, tags),
+            **verdict.signals,
+            "winning": winning,
+            "eval_ms": _ms_since(started),
+        }
 
     def _violence(self, verdict: Verdict, tags: Mapping[str, float]) -> list[tuple[str, float]]:
         # The group's maximum, unless a feature has taken its name, tells at once of most images that there are none.
@@ -92,18 +103,19 @@ class RulesJudge:
         return [(tag, score) for tag, score in tags.items() if score >= VIOLENCE_THRESHOLD and self._is_violence(tag)]
 
     def _not_judged(
-        self, reading: Reading, tags: Mapping[str, float], fault: Fault, measured: Mapping[str, Any], started: int
+        self, reading: Reading, tags: Mapping[str, float], fault: Fault, started: int, verdict: Verdict | None = None
     ) -> Judged:
         told = f"not judged: {fault.kind} ({fault.detail})" if fault.detail else f"not judged: {fault.kind}"
         # The detail may be a library's own words, over several lines.
         reason = " ".join(told.split())
-        metrics = _metrics(measured, _winning("unjudged", self._unjudged, None, None), started)
+        winning = _winning("unjudged", self._unjudged, None, None)
+        metrics = _no_metrics(winning, started) if verdict is None else self._metrics(verdict, tags, winning, started)
         return Judged(reading, tags, Outcome(self._unjudged, None, None, [reason], metrics), fault)
 
 
 def legacy_green(reading: Reading) -> Judged:
     """Every record green, whatever it holds: what `--fallback green` asks for where the rules are legacy."""
-    metrics = _metrics({}, _winning("legacy", "green", None, None), perf_counter_ns())
+    metrics = _no_metrics(_winning("legacy", "green", None, None), perf_counter_ns())
     return Judged(reading, reading.evidence.tags(), Outcome("green", None, None, [LEGACY_REASON], metrics))
 
 
@@ -122,7 +134,10 @@ def _winning(origin: str, severity: str, rule_id: str | None, priority: int | No
     return {"origin": origin, "severity": severity, "rule_id": rule_id, "priority": priority}
 
 
-def _metrics(measured: Mapping[str, Any], winning: Mapping[str, Any], started: int) -> dict[str, Any]:
-    metrics = {"dsl": {}, "violence_tags": [], **measured, "winning": winning}
-    metrics["eval_ms"] = round((perf_counter_ns() - started) / _NS_PER_MS, 3)
-    return metrics
+def _no_metrics(winning: Mapping[str, Any], started: int) -> dict[str, Any]:
+    """The metrics of a record that no rule was asked about."""
+    return {"dsl": {}, "violence_tags": [], "winning": winning, "eval_ms": _ms_since(started)}
+
+
+def _ms_since(started: int) -> float:
+    return round((perf_counter_ns() - started) / _NS_PER_MS, 3)

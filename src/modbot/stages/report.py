@@ -13,12 +13,13 @@ from modbot.errors import InputError
 from modbot.files.atomic import writing
 from modbot.files.lease import hold
 from modbot.files.paths import Partition
-from modbot.records.evidence import Evidence, read
+from modbot.records.evidence import RATINGS, Evidence, read
 from modbot.records.finding import REPORT_COLUMNS, Outcome, Severity
 from modbot.stages.lines import numbered_lines
-from modbot.stages.sheet import cell, flag, joined, number, sheet
+from modbot.stages.sheet import cell, flag, joined, number, numbers, sheet
 
 TOP = 10
+_SIGNALS = ("exposure_score", "placement_risk_pre", "nsfw_margin", "nsfw_ratio", "nsfw_general_sum")
 _by_score = itemgetter(1)
 
 
@@ -37,17 +38,10 @@ def report_row(evidence: Evidence, tags: Mapping[str, float], outcome: Outcome) 
         cell(link),
         cell(author),
         flag(evidence.channel_is_nsfw),
-        number(rating("general")),
-        number(rating("sensitive")),
-        number(rating("questionable")),
-        number(rating("explicit")),
+        *numbers(map(rating, RATINGS)),
         scored(top(tags.items())),
         scored(top(detections)) if detections else "",
-        number(signal("exposure_score")),
-        number(signal("placement_risk_pre")),
-        number(signal("nsfw_margin")),
-        number(signal("nsfw_ratio")),
-        number(signal("nsfw_general_sum")),
+        *numbers(map(signal, _SIGNALS)),
         scored(signal("violence_tags") or ()),
         number(signal("animals_sum")),
         joined(outcome.reasons),
@@ -125,7 +119,8 @@ def write_report(
 
 def _write_report(findings: Path, files: ReportFiles, severities: frozenset[Severity]) -> Written:
     rows = left_out = 0
-    with writing(files.whole) as draft, sheet(draft, REPORT_COLUMNS) as write_row:
+    with writing(files.whole) as draft:
+        write_row = sheet(draft, REPORT_COLUMNS)
         lines = numbered_lines(findings, what="the findings", remedy="Run the scan first: modbot scan")
         for line_number, line in lines:
             outcome = read_outcome(line, findings, line_number)

@@ -238,12 +238,8 @@ def _emitting(outputs: Outputs, judge: Judge, is_part: Callable[[], bool]) -> It
 @contextmanager
 def _results(results: Results, is_part: Callable[[], bool]) -> Iterator[tuple[Emit, Emit]]:
     """As `_emitting`; only when all is counted is it known whether they are the whole day's."""
-    with (
-        writing(results.report) as report,
-        sheet(report, REPORT_COLUMNS) as write_row,
-        writing(results.findings) as findings,
-    ):
-        write = findings.write
+    with writing(results.report) as report, writing(results.findings) as findings:
+        write_row, write = sheet(report, REPORT_COLUMNS), findings.write
         yield (
             lambda judged: write_row(report_row(judged.reading.evidence, judged.tags, judged.outcome)),
             lambda judged: write(finding(judged.reading.line, judged.outcome)),

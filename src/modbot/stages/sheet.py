@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO
 
 SEPARATOR = " | "
@@ -17,25 +14,28 @@ _INVISIBLE = frozenset({*_BREAKING, "Cf", "Zs"})
 WriteRow = Callable[[Sequence[str]], object]
 
 
-@contextmanager
-def sheet(out: BinaryIO, columns: Sequence[str]) -> Iterator[WriteRow]:
-    """Writes the header, and gives what writes a row. UTF-8, LF; `out` stays open."""
-    text = io.TextIOWrapper(out, encoding="utf-8", newline="")
-    try:
-        write_quoted = csv.writer(text, lineterminator="\n").writerow
+def sheet(out: BinaryIO, columns: Sequence[str]) -> WriteRow:
+    """Writes the header, and gives what writes a row. UTF-8, LF."""
 
-        def write_row(cells: Sequence[str]) -> None:
-            # Most rows hold nothing to quote, and csv looks at every character to find that out.
-            line = ",".join(cells)
-            if line.count(",") < len(cells) and '"' not in line and "\n" not in line and "\r" not in line:
-                text.write(f"{line}\n")
-            else:
-                write_quoted(cells)
+    def write_row(cells: Sequence[str]) -> None:
+        # Most rows hold nothing to quote.
+        line = ",".join(cells)
+        if line.count(",") >= len(cells) or _has_quoted(line):
+            line = ",".join(map(_quoted, cells))
+        out.write(f"{line}\n".encode())
 
-        write_row(columns)
-        yield write_row
-    finally:
-        text.detach()
+    write_row(columns)
+    return write_row
+
+
+def _quoted(text: str) -> str:
+    """The cell as CSV spells it."""
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"' if "," in text or _has_quoted(text) else text
+
+
+def _has_quoted(text: str) -> bool:
+    return '"' in text or "\n" in text or "\r" in text
 
 
 def cell(text: str | None) -> str:
@@ -65,6 +65,11 @@ def joined(parts: Iterable[str]) -> str:
 def number(value: object) -> str:
     """A number with 4 decimals, never `-0.0000`; empty for None and for what is no number."""
     return f"{value:z.4f}" if isinstance(value, (int, float)) else ""
+
+
+def numbers(values: Iterable[object]) -> list[str]:
+    """Each value as a `number`."""
+    return [f"{value:z.4f}" if isinstance(value, (int, float)) else "" for value in values]
 
 
 def flag(value: bool) -> str:  # noqa: FBT001 - a formatter of one value

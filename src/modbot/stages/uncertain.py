@@ -86,7 +86,8 @@ def sample_uncertain(
         near = seen.near(analysis or partition.merged("p2"), thresholds, signals)
         # nsmallest is stable and keeps no more than `top` at a time.
         nearest = heapq.nsmallest(top, near, key=lambda found: found.distance)
-        with writing(path) as raw, sheet(raw, COLUMNS) as write_row:
+        with writing(path) as draft:
+            write_row = sheet(draft, COLUMNS)
             for found in nearest:
                 write_row(_row(found))
     return Sampled(path, seen.count, len(nearest), seen.unscored)
