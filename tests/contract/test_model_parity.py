@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from modbot.models.decoder import prepare
 from modbot.models.imaging import Picture, decode
 from modbot.models.nudenet import Detector, open_detector
+from modbot.models.preparation import PreparedFrame
 from modbot.models.tagger import Tagger, open_tagger
 
 PHOTOGRAPHS = {
@@ -58,6 +59,10 @@ def pictures() -> Iterator[Any]:
         yield pytest.param(drawing(width, height), id=f"drawing-{width}x{height}")
 
 
+def prepared(picture: Picture, model: Detector) -> PreparedFrame:
+    return PreparedFrame(0, picture.width, picture.height, prepare(picture, model.preparation))
+
+
 PICTURES = list(pictures())
 
 
@@ -93,7 +98,7 @@ def test_open_nsfw_scores(picture: Picture, tagger: Tagger, their_classifier: op
 
 @pytest.mark.parametrize("picture", PICTURES)
 def test_nudenet_detections(picture: Picture, detector: Detector, their_detector: Any) -> None:  # noqa: ANN401
-    (ours,) = detector.detect([detector.prepare(picture)])
+    (ours,) = detector.detect([prepared(picture, detector)])
     theirs = their_detector.detect(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1]))
     assert [one.class_ for one in ours] == [one["class"] for one in theirs]
     for our, their in zip(ours, theirs, strict=True):
@@ -102,7 +107,7 @@ def test_nudenet_detections(picture: Picture, detector: Detector, their_detector
 
 
 def test_the_pictures_have_something_to_detect(detector: Detector) -> None:
-    found = detector.detect([detector.prepare(picture.values[0]) for picture in PICTURES])
+    found = detector.detect([prepared(picture.values[0], detector) for picture in PICTURES])
     assert sum(map(bool, found)) >= 5
     assert max(map(len, found)) >= 3
 
@@ -111,13 +116,13 @@ def test_a_batch_gives_the_bytes_of_single_runs(tagger: Tagger, detector: Detect
     some = [picture.values[0] for picture in PICTURES[:7]]
     inputs = [prepare(picture, tagger.preparation) for picture in some]
     assert tagger.scores(inputs).tobytes() == b"".join(tagger.scores([one]).tobytes() for one in inputs)
-    prepared = [detector.prepare(picture) for picture in some]
-    assert detector.detect(prepared) == [detector.detect([one])[0] for one in prepared]
+    frames = [prepared(picture, detector) for picture in some]
+    assert detector.detect(frames) == [detector.detect([one])[0] for one in frames]
 
 
 def test_rgb_planes_are_an_option_and_say_so(models_dir: Path, detector: Detector) -> None:
     rgb = open_detector(models_dir=models_dir, provider="cpu", rgb=True)
     assert (detector.version, rgb.version) == ("nudenet 3.4.2 320n", "nudenet 3.4.2 320n rgb")
     red = Image.new("RGB", (8, 8), "red")
-    assert rgb.prepare(red).planes[:, 0, 0].tolist() == [1, 0, 0]
-    assert detector.prepare(red).planes[:, 0, 0].tolist() == [0, 0, 1]
+    assert rgb._planes(prepare(red, rgb.preparation))[:, 0, 0].tolist() == [1, 0, 0]
+    assert detector._planes(prepare(red, detector.preparation))[:, 0, 0].tolist() == [0, 0, 1]

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from modbot.models.nudenet import Detector
+from modbot.models.preparation import PreparedFrame
 from modbot.models.providers import Array, Session
 from modbot.models.registry import Installed
 
 MODEL = Installed("320n", Path("320n"), "3.4.2", digest="0" * 64, verified=True, stamp=())
-PICTURE = Image.new("RGB", (640, 320))
+PREPARED = PreparedFrame(0, 640, 320, np.zeros((320, 320, 3), np.uint8))
 
 
 def detector(output: Array) -> Detector:
@@ -33,7 +33,7 @@ def one_face() -> Array:
 
 def test_a_row_is_a_detection_in_the_pixels_of_the_original() -> None:
     found = detector(one_face())
-    ((face,),) = found.detect([found.prepare(PICTURE)])
+    ((face,),) = found.detect([PREPARED])
     assert (face.class_, face.score, face.box) == ("FACE_MALE", 0.75, (280, 140, 80, 40))
 
 
@@ -44,4 +44,4 @@ def test_numbers_that_are_none_are_not_told_as_nothing_found(number: float, row:
     output[row, 0] = number
     broken = detector(output)
     with pytest.raises(FloatingPointError, match="not finite"):
-        broken.detect([broken.prepare(PICTURE)])
+        broken.detect([PREPARED])

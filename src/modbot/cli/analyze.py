@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from modbot.signals import GateMode
 
 GATES = ("auto", "always", "never")
+GPU_BATCH = 16
+"""Images a batch on a GPU where nothing else is said: the runbook's value."""
 
 
 class WithExtraArguments(click.Command):
@@ -66,6 +68,7 @@ def _apart(args: list[str]) -> tuple[list[str], list[str]]:
     help="auto: NudeNet where the ratings reach the rules file's thresholds.",
 )
 @click.option("--provider", type=click.Choice(PROVIDERS), help="What runs NudeNet.  [default: NUDENET_PROVIDER]")
+@click.option("--require-provider", is_flag=True, help="End with an error where another would have to go on.")
 @click.option("--model", metavar="NAME", help="The detector.  [default: NUDENET_MODEL]")
 @click.option("--batch-size", "batch", type=COUNT, help="Images a batch.  [default: NUDENET_BATCH; 1 on a CPU]")
 @click.option("--qps", type=QPS, help="Accepted for the runbook's sake: p2 sends no requests.")
@@ -85,6 +88,7 @@ def analyze(
     shard_glob: str | None,
     gate: GateMode,
     provider: str | None,
+    require_provider: bool,
     model: str | None,
     batch: int | None,
     qps: float | None,  # noqa: ARG001 - accepted, see its help
@@ -101,13 +105,19 @@ def analyze(
     """
     from modbot.cli.progress import telling
     from modbot.engine.p2 import AnalyzeRequest, analyze_day
+    from modbot.models.providers import Execution
 
     require_engine(engine)
     settings = load()
     request = AnalyzeRequest(
         model=model or settings.nudenet_model,
-        provider=provider or settings.nudenet_provider,
-        batch=batch or settings.nudenet_batch,
+        execution=Execution(
+            provider=provider or settings.nudenet_provider,
+            batch=batch or settings.nudenet_batch,
+            most=GPU_BATCH,
+            required=require_provider,
+            cache_dir=settings.cache_dir,
+        ),
         gate=gate,
         parallel=parallel,
         resume=resume,

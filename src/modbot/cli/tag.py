@@ -9,7 +9,7 @@ import click
 
 from modbot.cli.options import COUNT, PATH, QPS, partition, partition_options, require_engine, tell_unmatchable
 from modbot.errors import SettingError
-from modbot.settings import PROVIDERS, load
+from modbot.settings import PRECISIONS, PROVIDERS, load
 
 if TYPE_CHECKING:
     from modbot.engine.p1 import TagSummary
@@ -26,8 +26,18 @@ DEFAULT_FRAMES = 5
     "--shard-glob", metavar="GLOB", help="The shards.  [default: OUT_DIR/profiles/NAME/p0/shards/shard_*.csv]"
 )
 @click.option("--provider", type=click.Choice(PROVIDERS), help="What runs the model.  [default: WD14_PROVIDER]")
+@click.option("--require-provider", is_flag=True, help="End with an error where another would have to go on.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=PRECISIONS[0],
+    show_default=True,
+    help="fp16: faster on a GPU, scores within about 0.001; never chosen by itself.",
+)
 @click.option("--model", metavar="NAME", help="The tagger: see `modbot models list`.  [default: WD14_MODEL]")
-@click.option("--batch-size", "batch", type=COUNT, help="Images a batch.  [default: WD14_BATCH; 1 on a CPU]")
+@click.option(
+    "--batch-size", "batch", type=COUNT, help="Images a batch.  [default: WD14_BATCH; by the GPU; 1 on a CPU]"
+)
 @click.option("--frames", type=COUNT, default=DEFAULT_FRAMES, show_default=True, help="Of an animation, at most.")
 @click.option("--concurrency", type=COUNT, help="Requests under way at once.  [default: ANALYSIS_CONCURRENCY]")
 @click.option("--qps", type=QPS, help="Requests a second, or 'unlimited'.  [default: ANALYSIS_QPS]")
@@ -55,6 +65,8 @@ def tag(
     date: str,
     shard_glob: str | None,
     provider: str | None,
+    require_provider: bool,
+    precision: str,
     model: str | None,
     batch: int | None,
     frames: int,
@@ -77,14 +89,20 @@ def tag(
     """
     from modbot.cli.progress import telling
     from modbot.engine.p1 import TagRequest, tag_day, tag_file
+    from modbot.models.providers import Execution
 
     require_engine(engine)
     settings = load()
     part = partition(settings, profile, date)
     request = TagRequest(
         model=model or settings.wd14_model,
-        provider=provider or settings.wd14_provider,
-        batch=batch or settings.wd14_batch,
+        execution=Execution(
+            provider=provider or settings.wd14_provider,
+            precision=precision,
+            batch=batch or settings.wd14_batch,
+            required=require_provider,
+            cache_dir=settings.cache_dir,
+        ),
         frames=frames,
         concurrency=concurrency or settings.analysis_concurrency,
         qps=qps or settings.analysis_qps,

@@ -23,6 +23,7 @@ from modbot.files.lease import hold, hold_file
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE, Partition
 from modbot.files.shards import find_set
+from modbot.models.providers import Execution
 from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
 from modbot.records.progress import Notice, RateAdjusted
@@ -43,8 +44,7 @@ class TagRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str
-    provider: str
-    batch: int | None
+    execution: Execution
     frames: int
     concurrency: int
     qps: float
@@ -221,8 +221,7 @@ def _rules(request: TagRequest) -> list[tuple[str, Path]]:
 def _tagging(model: Installed, request: TagRequest, vocabulary: TagVocabulary, *, jobs: int) -> tag.TagSettings:
     return tag.TagSettings(
         model=model,
-        provider=request.provider,
-        batch=request.batch,
+        execution=request.execution,
         frames=request.frames,
         groups=vocabulary.groups,
         cores=cores_each(request.parallel, jobs),
@@ -257,8 +256,9 @@ def _budget(partition: Partition, request: TagRequest, bus: Bus) -> Iterator[Pat
 def _shown(request: TagRequest, vocabulary: TagVocabulary) -> dict[str, Any]:
     return {
         "model": request.model,
-        "provider": request.provider,
-        "batch_size": request.batch,
+        "provider": request.execution.provider,
+        "precision": request.execution.precision,
+        "batch_size": request.execution.batch,
         "frames": request.frames,
         "qps": "unlimited" if isinf(request.qps) else request.qps,
         "concurrency": request.concurrency,

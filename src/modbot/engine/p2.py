@@ -16,6 +16,7 @@ from modbot.files.lease import hold, hold_file
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE, Partition
 from modbot.files.shards import find_set
+from modbot.models.providers import Execution
 from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
 from modbot.records.progress import Notice
@@ -23,6 +24,7 @@ from modbot.settings import Settings
 from modbot.signals import GateMode
 from modbot.stages import analyze
 from modbot.stages.configs import read_signal_config, read_vocabulary
+from modbot.stages.flow import Flow, total
 from modbot.stages.metrics import p2_metrics
 from modbot.stages.step import Bus, Telling
 
@@ -31,8 +33,7 @@ class AnalyzeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """p2 as it was asked for. `rules`: the rules file by name; None: the default one, if it is there."""
 
     model: str
-    provider: str
-    batch: int | None
+    execution: Execution
     gate: GateMode
     parallel: int
     resume: bool
@@ -74,10 +75,10 @@ def analyze_day(
         stack.enter_context(hold_file(lease, f"modbot analyze --date {partition.date}"))
         shown = {
             "model": request.model,
-            "provider": request.provider,
+            "provider": request.execution.provider,
             "nudenet_mode": request.gate,
             "thresholds": vocabulary.thresholds,
-            "batch_size": request.batch,
+            "batch_size": request.execution.batch,
             "parallel": request.parallel,
             "vocabulary": vocabulary.source,
         }
@@ -86,8 +87,7 @@ def analyze_day(
             shards,
             detecting=analyze.DetectSettings(
                 model=_detector(request, settings),
-                provider=request.provider,
-                batch=request.batch,
+                execution=request.execution,
                 gate=request.gate,
                 thresholds=vocabulary.thresholds,
                 nsfw_general=vocabulary.nsfw_general,
@@ -113,7 +113,13 @@ def analyze_day(
         )
         running = {receipt.detail["running"] for receipt in outcome.receipts} - {None}
         taggers = {tagger for receipt in outcome.receipts for tagger in receipt.detail["taggers"]}
-        detail = {"running": sorted(running), "taggers": sorted(taggers), "settings": shown}
+        flow = total(Flow(**receipt.detail["flow"]) for receipt in outcome.receipts)
+        detail = {
+            "stages": flow.as_metrics(),
+            "running": sorted(running),
+            "taggers": sorted(taggers),
+            "settings": shown,
+        }
         totals = Counter[str]()
         for receipt in outcome.receipts:
             totals.update(receipt.detail["counts"])

@@ -34,7 +34,7 @@ from modbot.models.decoding import (
     framed,
     requests,
 )
-from modbot.models.preparation import Pixels, Preparation, SqueezedJpeg, WhiteSquare
+from modbot.models.preparation import BlackCorner, Pixels, Preparation, SqueezedJpeg, WhiteSquare
 from modbot.records.p1 import RecordError
 
 Answer = Callable[[Request], tuple[Reply, list[Pixels]]]
@@ -45,10 +45,12 @@ def prepare(picture: imaging.Picture, how: Preparation) -> Pixels:
     """The picture as a model takes it."""
     match how:
         case WhiteSquare(size=size):
-            rgb = imaging.white_square(picture, size)
+            rgb = np.asarray(imaging.white_square(picture, size))
         case SqueezedJpeg(size=size, crop=crop):
-            rgb = imaging.squeezed_jpeg(picture, size=size, crop=crop)
-    return np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1])
+            rgb = np.asarray(imaging.squeezed_jpeg(picture, size=size, crop=crop))
+        case BlackCorner(size=size):
+            rgb = imaging.black_corner(picture, size)
+    return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
 def answer(request: Request) -> tuple[Reply, list[Pixels]]:

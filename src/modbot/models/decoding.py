@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 
 from modbot.errors import ModbotError
-from modbot.models.preparation import Pixels, Preparation
+from modbot.models.preparation import Pixels, Preparation, PreparedFrame
 from modbot.records.p1 import ImageInfo, RecordError
 
 T = TypeVar("T")
@@ -116,15 +116,6 @@ def framed(message: Request | Reply) -> bytes:
     """A message as it goes over the socket: its length, then itself."""
     body = msgspec.msgpack.encode(message)
     return len(body).to_bytes(LENGTH, "big") + body
-
-
-class PreparedFrame(msgspec.Struct, frozen=True):
-    """A frame as the model takes it: its number in the file, its width and height upright, and the prepared pixels."""
-
-    index: int
-    width: int
-    height: int
-    pixels: Pixels
 
 
 class PreparedImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,7 +232,7 @@ class _Decoder:
             self._socket.settimeout(self._bounds.seconds)
             self._socket.sendall(framed(request))
             length = int.from_bytes(self._receive(LENGTH, deadline), "big")
-            reply = _replies.decode(self._receive(length, deadline))
+            reply = _replies.decode(self._receive(length, deadline).data)
             size = sum(prod(frame.shape) for frame in reply.frames) if isinstance(reply, Given) else 0
             return reply, self._receive(size, deadline)
         except TimeoutError:
@@ -293,7 +284,7 @@ class _Decoder:
     def _receive(self, size: int, deadline: float) -> Pixels:
         """The next `size` bytes. Raises EOFError where there are no more, TimeoutError after the deadline."""
         received = np.empty(size, np.uint8)
-        rest = memoryview(received)
+        rest = received.data
         while rest:
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
             count = self._socket.recv_into(rest)

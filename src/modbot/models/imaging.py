@@ -1,8 +1,9 @@
 """Bytes into pixels: decoding as a viewer shows a picture, and the resampling that the models ask for.
 
-The one place that touches Pillow and imagehash. Whatever the bytes are, `decode` gives pictures or a `DecodeError`; no
-warning leaves, no program is started, and no more pixels are decoded than the limits allow. Nothing is printed but what
-libtiff itself says of a broken TIFF on stderr: Pillow has no switch for that.
+The one place that touches Pillow and imagehash; OpenCV is loaded only where its resampling is asked for. Whatever the
+bytes are, `decode` gives pictures or a `DecodeError`; no warning leaves, no program is started, and no more pixels are
+decoded than the limits allow. Nothing is printed but what libtiff itself says of a broken TIFF on stderr: Pillow has no
+switch for that.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from modbot.models.preparation import Pixels
 from modbot.records.p1 import ImageInfo
 
 Picture: TypeAlias = Image.Image
 """An RGB picture, as a viewer shows it."""
 
-Pixels: TypeAlias = NDArray[np.float32]
 T = TypeVar("T")
 
 # Naming the plugins keeps Pillow from importing all of its forty, and from offering those that start a program (EPS).
@@ -191,6 +192,20 @@ def white_square(picture: Picture, size: int) -> Picture:
         square = Image.new("RGB", (side, side), "white")
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def black_corner(picture: Picture, size: int) -> Pixels:
+    """The picture with black to its right and below it, to a square, bilinear to `size` x `size`.
+
+    The bilinear of OpenCV: Pillow's blurs first where it shrinks, and is another picture.
+    """
+    import cv2
+
+    pixels = np.asarray(bounded(picture))
+    side = max(pixels.shape[:2])
+    square = np.zeros((side, side, 3), dtype=np.uint8)
+    square[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return np.asarray(cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
 def squeezed_jpeg(picture: Picture, *, size: int, crop: int) -> Picture:

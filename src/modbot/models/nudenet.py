@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from modbot.errors import ModelError
-from modbot.models import imaging, registry
+from modbot.models import registry
+from modbot.models.preparation import BlackCorner, Pixels, Preparation, PreparedFrame
 from modbot.models.providers import Array, Execution, Session, open_session
 from modbot.records import jsonl
 from modbot.records.p2 import DETECTION_CLASSES, Detection
@@ -19,15 +19,6 @@ _INPUT = 320
 _CANDIDATE_SCORE = 0.2
 _NMS_SCORE = 0.25
 _NMS_IOU = 0.45
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A picture as the model takes it: `planes` float32 [3, 320, 320], 0 to 1; `width`, `height` of the original."""
-
-    planes: Array
-    width: int
-    height: int
 
 
 class Detector:
@@ -45,28 +36,34 @@ class Detector:
         self.precision = session.precision
         self.warnings = session.warnings
 
-    def prepare(self, picture: imaging.Picture) -> Prepared:
-        """The picture with black to its right and below it, to a square, bilinear to 320 x 320.
+    @property
+    def batch(self) -> int:
+        """Images that are best detected at once; a device whose memory does not hold them halves it."""
+        return self._session.batch
 
-        Safe to call in several threads. The default order of the planes is BGR: the thresholds in use were set on it.
-        """
-        pixels = np.asarray(imaging.bounded(picture))
-        side = max(pixels.shape[:2])
-        square = np.zeros((side, side, 3), dtype=np.uint8)
-        square[: pixels.shape[0], : pixels.shape[1]] = pixels
-        small = cv2.resize(square, (_INPUT, _INPUT), interpolation=cv2.INTER_LINEAR)
-        channels = small if self._rgb else small[:, :, ::-1]
-        planes = channels.transpose(2, 0, 1).astype(np.float32) * np.float32(1 / 255.0)
-        return Prepared(np.ascontiguousarray(planes), picture.width, picture.height)
+    @property
+    def halved(self) -> int:
+        """How often it was."""
+        return self._session.halved
 
-    def detect(self, batch: Sequence[Prepared]) -> list[list[Detection]]:
+    @property
+    def preparation(self) -> Preparation:
+        """What becomes of a picture before it is shown to the model."""
+        return BlackCorner(size=_INPUT)
+
+    def detect(self, batch: Sequence[PreparedFrame]) -> list[list[Detection]]:
         """The detections in each picture, highest score first, boxes in pixels of the original picture.
 
         Raises:
             FloatingPointError: the model or its provider is broken, and gives numbers that are not finite.
         """
-        outputs = self._session.run([one.planes for one in batch])
+        outputs = self._session.run([self._planes(one.pixels) for one in batch])
         return [_detections(output, one) for output, one in zip(outputs, batch, strict=True)]
+
+    def _planes(self, pixels: Pixels) -> Array:
+        """The model's input, float32 [3, 320, 320], 0 to 1. BGR by default: the thresholds in use were set on it."""
+        channels = pixels[:, :, ::-1] if self._rgb else pixels
+        return np.ascontiguousarray(channels.transpose(2, 0, 1), dtype=np.float32) * np.float32(1 / 255.0)
 
 
 def open_detector(
@@ -99,7 +96,7 @@ def load_detector(model: registry.Installed, execution: Execution, *, rgb: bool 
     return Detector(model, open_session(model.model, execution, digest=model.digest), rgb=rgb)
 
 
-def _detections(output: Array, of: Prepared) -> list[Detection]:
+def _detections(output: Array, of: PreparedFrame) -> list[Detection]:
     """Rows of cx, cy, w, h and 18 scores as detections; float32 throughout, in the package's order of operations."""
     if not np.isfinite(output).all():
         raise FloatingPointError("the model gave a number that is not finite")

@@ -25,4 +25,19 @@ class SqueezedJpeg(msgspec.Struct, frozen=True, tag=True):
     crop: int
 
 
-Preparation: TypeAlias = WhiteSquare | SqueezedJpeg
+class BlackCorner(msgspec.Struct, frozen=True, tag=True):
+    """With black to its right and below it, to a square, bilinear to `size` x `size`, BGR: what NudeNet takes."""
+
+    size: int
+
+
+Preparation: TypeAlias = WhiteSquare | SqueezedJpeg | BlackCorner
+
+
+class PreparedFrame(msgspec.Struct, frozen=True):
+    """A frame as a model takes it: its number in the file, its width and height upright, and the prepared pixels."""
+
+    index: int
+    width: int
+    height: int
+    pixels: Pixels

@@ -16,8 +16,9 @@ from modbot.errors import ModelError
 from modbot.models import registry
 from modbot.models.preparation import Pixels, Preparation, SqueezedJpeg, WhiteSquare
 from modbot.models.providers import Array, Execution, Session, open_session
+from modbot.models.sessions import Input
 from modbot.records import jsonl
-from modbot.records.p1 import CHARACTER_THRESHOLD, GENERAL_THRESHOLD, RAW_TAGS, Rating, TagScore, Wd14
+from modbot.records.p1 import RAW_TAGS, Rating, TagScore, Wd14
 from modbot.records.tags import normalise
 
 OPEN_NSFW = "open_nsfw"
@@ -28,6 +29,8 @@ class Tagger(Protocol):
 
     `revision` names the weights, `input_size` the side of its input in pixels. `provider` is what runs, `warnings`
     one line for each provider that was asked for and did not start. Without `has_tags` it gives ratings only.
+    `batch` is how many pictures are best scored at once; a device whose memory does not hold them halves it, which
+    `halved` counts. `lanes`: in how many threads at once `scores` may be called.
     """
 
     @property
@@ -44,6 +47,12 @@ class Tagger(Protocol):
     def warnings(self) -> tuple[str, ...]: ...
     @property
     def has_tags(self) -> bool: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def halved(self) -> int: ...
+    @property
+    def lanes(self) -> int: ...
 
     @property
     def preparation(self) -> Preparation:
@@ -108,13 +117,22 @@ class _OnSession:
         self.provider = session.provider
         self.precision = session.precision
         self.warnings = session.warnings
+        self.lanes = session.lanes
+
+    @property
+    def batch(self) -> int:
+        return self._session.batch
+
+    @property
+    def halved(self) -> int:
+        return self._session.halved
 
     def scores(self, batch: Sequence[Pixels]) -> Array:
         return np.stack(self._session.run(list(map(self._input, batch)))) if batch else np.zeros((0, 0), np.float32)
 
-    def _input(self, pixels: Pixels) -> Array:
-        """The model's input, float32 [size, size, 3]."""
-        return pixels.astype(np.float32)
+    def _input(self, pixels: Pixels) -> Input:
+        """The model's input, [size, size, 3]; it is made float32 when it is put into a batch."""
+        return pixels
 
 
 class OpenNsfw(_OnSession):
@@ -129,7 +147,7 @@ class OpenNsfw(_OnSession):
     def preparation(self) -> Preparation:
         return SqueezedJpeg(size=self._SQUEEZED, crop=self.input_size)
 
-    def _input(self, pixels: Pixels) -> Array:
+    def _input(self, pixels: Pixels) -> Input:
         return pixels - self._MEAN_BGR
 
     def describe(self, row: Array, *, keep: Callable[[str], bool], frame: int = 0) -> Wd14:  # noqa: ARG002 - no tags
@@ -157,6 +175,7 @@ class Wd14Tagger(_OnSession):
     def __init__(self, model: registry.Installed, session: Session) -> None:
         super().__init__(model, session)
         self._tags = read_tags(model.tags)
+        self._thresholds = model.thresholds
         outputs = session.outputs[-1]
         if outputs is None:
             blank = np.full((self.input_size, self.input_size, 3), 255, dtype=np.float32)
@@ -190,8 +209,8 @@ class Wd14Tagger(_OnSession):
             revision=self.revision,
             input_size=self.input_size,
             rating=Rating(**{name: float(rounded[i]) for name, i in tags.ratings.items()}),
-            general=pairs(ranked[rounded[ranked] >= GENERAL_THRESHOLD]),
-            character=pairs(character[rounded[character] >= CHARACTER_THRESHOLD]),
+            general=pairs(ranked[rounded[ranked] >= self._thresholds.general]),
+            character=pairs(character[rounded[character] >= self._thresholds.character]),
             general_raw=pairs(ranked[kept]),
             frame=frame,
         )

@@ -6,7 +6,7 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -20,18 +20,20 @@ from modbot.fetch.store import Store
 from modbot.files.journal import JournalLine, ShardFiles, decode_line, digest_of
 from modbot.files.paths import Partition
 from modbot.files.shards import ShardSet
-from modbot.models.imaging import DecodeError, decode_frame
-from modbot.models.nudenet import Detector, Prepared, load_detector
+from modbot.models.decoding import Decoders
+from modbot.models.nudenet import Detector, load_detector
+from modbot.models.preparation import PreparedFrame
 from modbot.models.providers import Execution
 from modbot.models.registry import Installed
 from modbot.records import jsonl
-from modbot.records.p1 import Message, P1Record
+from modbot.records.p1 import Message, P1Record, RecordError
 from modbot.records.p2 import Detection, Meta, P2Record, XSignals
 from modbot.records.progress import Notice, Receipt
 from modbot.records.tags import Group, normalise
 from modbot.signals import GateMode, SignalConfig, compute, gate_opens
+from modbot.stages.flow import Meter
 from modbot.stages.merge import merge_in_order
-from modbot.stages.step import Report, Step, shard_work
+from modbot.stages.step import Report, Step, one_line, shard_work
 
 
 class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,18 +45,13 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: Installed | None
-    provider: str
-    batch: int | None
+    execution: Execution
     gate: GateMode
     thresholds: dict[str, float]
     nsfw_general: tuple[str, ...]
     signals: SignalConfig
     cache_dir: Path
     cores: int
-
-
-GPU_BATCH = 16
-"""Images a batch where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +89,19 @@ class AnalyzeJob:
 
     def run(self, report: Report) -> Receipt:
         """Analyzes the records that the journal does not have yet, and publishes the shard."""
-        model = self.detecting.model
-        detector = None if model is None else _detector(model, self.detecting.provider)
+        meter = Meter("decode", "infer", "write")
+        detector, decoders = _equipment(self.detecting)
         for warning in detector.warnings if detector else ():
             report(Notice(text=warning))
         # What p2 counts is counted from its lines, in the end.
         with shard_work(self, report, count=dict, kind=AnalyzedLine) as work:
             todo = (record for record in _read(self.source, self.part) if record.row not in work.recovered)
-            for record in _Analyst(detector, self.detecting).analyze(todo):
-                work.append(jsonl.encode_line(record))
+            for record in _Analyst(detector, decoders, self.detecting, meter).analyze(todo):
+                with meter.at("write"):
+                    work.append(jsonl.encode_line(record))
             running = f"{detector.version} on {detector.provider}, {detector.precision}" if detector else None
-            return work.finish("p2", {"running": running, **_tally(work.path)})
+            flow = msgspec.structs.asdict(meter.flow())
+            return work.finish("p2", {"running": running, "flow": flow, **_tally(work.path)})
 
 
 class AnalyzedLine(JournalLine):
@@ -134,7 +133,7 @@ def plan(
     slices, rows = survey(source, shards)
     settings = digest_of(
         "p2",
-        [detecting.model.name, detecting.model.revision, "fp32"] if detecting.model else None,
+        [detecting.model.name, detecting.model.revision, detecting.execution.precision] if detecting.model else None,
         [detecting.gate, detecting.thresholds if detecting.gate == "auto" else None],
         [sorted(detecting.nsfw_general), detecting.signals],
     )
@@ -246,79 +245,110 @@ def _tally(path: Path) -> dict[str, Any]:
     return {"counts": counts, "taggers": sorted(taggers)}
 
 
-@lru_cache(maxsize=1)
-def _detector(model: Installed, provider: str) -> Detector:
-    """The detector of this process: loaded once, whatever the number of shards."""
-    return load_detector(model, Execution(provider=provider))
+def _equipment(settings: DetectSettings) -> tuple[Detector | None, Decoders | None]:
+    """The detector and the decoders of this process, kept from shard to shard; neither where none is to run."""
+    if settings.model is None:
+        return None, None
+    decoders = _decoders(settings.cores)
+    decoders.add(1)  # It starts while the model is read.
+    detector = _detector(settings.model, settings.execution)
+    if detector.provider not in {"cpu", "openvino"}:
+        decoders.add(settings.cores - 1)
+    return detector, decoders
 
+
+_detector = lru_cache(maxsize=1)(load_detector)
+_decoders = lru_cache(maxsize=1)(Decoders)
 
 _Found = list[Detection] | str
 """Detections, or why there are none."""
 
+_Decoding = Future[PreparedFrame | RecordError | None]
+
 
 class _Analyst:
-    """Records in, p2 records out, in order; pictures are decoded ahead in threads and detected in batches."""
+    """Records in, p2 records out, in order; pictures are decoded ahead and detected in batches.
 
-    def __init__(self, detector: Detector | None, settings: DetectSettings) -> None:
+    Without a detector (and decoders) the gate is `never`.
+    """
+
+    def __init__(
+        self, detector: Detector | None, decoders: Decoders | None, settings: DetectSettings, meter: Meter
+    ) -> None:
         self._detector = detector
+        self._decoders = decoders
         self._settings = settings
+        self._meter = meter
         self._store = Store(settings.cache_dir)
         self._nsfw = Group(settings.nsfw_general)
-        on_gpu = detector is not None and detector.provider not in {"cpu", "openvino"}
-        self._batch = settings.batch or (GPU_BATCH if on_gpu else 1)
 
     def analyze(self, records: Iterable[P1Record]) -> Iterator[P2Record]:
-        with ThreadPoolExecutor(self._settings.cores, thread_name_prefix="decode") as decoders:
-            waiting: deque[tuple[P1Record, Future[Prepared | str] | None]] = deque()
-            gated = 0
-            for record in records:
-                future = decoders.submit(self._prepare, record) if self._gate(record) else None
-                waiting.append((record, future))
-                gated += future is not None
-                # One batch is prepared while the one before it is detected.
-                if gated >= 2 * self._batch or len(waiting) >= 64 * self._batch:
-                    ready = [waiting.popleft() for _ in range(len(waiting) // 2 or 1)]
-                    gated -= sum(future is not None for _, future in ready)
-                    yield from self._finish(ready)
-            yield from self._finish(waiting)
+        waiting: deque[tuple[P1Record, _Decoding | None]] = deque()
+        gated = 0
+        for record in records:
+            future = self._decode(record)
+            waiting.append((record, future))
+            gated += future is not None
+            # One batch is decoded while the one before it is detected.
+            batch = self._detector.batch if self._detector else 1
+            if gated >= 2 * batch or len(waiting) >= 64 * batch:
+                ready = [waiting.popleft() for _ in range(len(waiting) // 2 or 1)]
+                gated -= sum(future is not None for _, future in ready)
+                yield from self._finish(ready, batch)
+        yield from self._finish(waiting, batch=1)
+
+    def _decode(self, record: P1Record) -> _Decoding | None:
+        """The frame that p1 judged, on its way; None where the gate stays closed."""
+        if self._detector is None or self._decoders is None or not self._gate(record):
+            return None
+        sha256 = record.sha256 or ""
+        index = record.wd14.frame if record.wd14 else 0
+        return self._decoders.frame(self._store.path(sha256), sha256, self._detector.preparation, index=index)
 
     def _gate(self, record: P1Record) -> bool:
         if record.image is None or record.wd14 is None:
             return False
         return gate_opens(record.wd14.rating, self._settings.thresholds, self._settings.gate)
 
-    def _prepare(self, record: P1Record) -> Prepared | str:
+    def _prepared(self, record: P1Record, decoding: _Decoding) -> PreparedFrame | str:
+        """The decoded frame, or why there is none."""
+        with self._meter.at("decode"):
+            found = decoding.result()
+        if isinstance(found, RecordError):
+            return f"{found.kind}: {found.detail}"
+        return found or self._missing(record.sha256 or "")
+
+    def _missing(self, sha256: str) -> str:
+        """Why a stored image could not be read; the store removes what is damaged."""
         try:
-            data = self._store.read(record.sha256 or "")
-            picture = decode_frame(data, record.wd14.frame if record.wd14 else 0)
-            return self._detector.prepare(picture) if self._detector else "there is no detector"
+            self._store.read(sha256)
         except InputError as error:
             return error.what
-        except DecodeError as error:
-            return str(error)
-        except Exception as error:  # noqa: BLE001 - one image must not take its shard with it; its record says so
-            return f"{type(error).__name__}: {error}".partition("\n")[0]
+        return "this image was damaged in the store, and is whole again"
 
-    def _finish(self, records: Iterable[tuple[P1Record, Future[Prepared | str] | None]]) -> Iterator[P2Record]:
-        ready = [(record, future.result() if future is not None else None) for record, future in records]
-        inputs = [prepared for _, prepared in ready if isinstance(prepared, Prepared)]
+    def _finish(self, records: Iterable[tuple[P1Record, _Decoding | None]], batch: int) -> Iterator[P2Record]:
+        ready = [
+            (record, None if decoding is None else self._prepared(record, decoding)) for record, decoding in records
+        ]
+        frames = [frame for _, frame in ready if isinstance(frame, PreparedFrame)]
         found: Iterator[_Found] = iter(
-            found for at in range(0, len(inputs), self._batch) for found in self._detect(inputs[at : at + self._batch])
+            found for at in range(0, len(frames), batch) for found in self._detect(frames[at : at + batch])
         )
-        for record, prepared in ready:
-            if prepared is None:
+        for record, frame in ready:
+            if frame is None:
                 yield self._record(record, None)
             else:
-                yield self._record(record, prepared if isinstance(prepared, str) else next(found))
+                yield self._record(record, frame if isinstance(frame, str) else next(found))
 
-    def _detect(self, batch: Sequence[Prepared]) -> Sequence[_Found]:
+    def _detect(self, batch: Sequence[PreparedFrame]) -> Sequence[_Found]:
         """A batch that fails is tried image by image, so that one takes no other with it."""
+        if self._detector is None:
+            raise AssertionError("a frame was decoded for no detector")
         try:
-            return self._detector.detect(batch) if self._detector else ["there is no detector"] * len(batch)
+            with self._meter.at("infer"), self._meter.inferring():
+                return self._detector.detect(batch)
         except Exception as error:  # noqa: BLE001 - whatever the runtime raises becomes the record's error
-            if len(batch) == 1:
-                return [f"{type(error).__name__}: {error}".partition("\n")[0]]
-            return [self._detect([one])[0] for one in batch]
+            return [one_line(error)] if len(batch) == 1 else [self._detect([one])[0] for one in batch]
 
     def _record(self, record: P1Record, found: _Found | None) -> P2Record:
         detections = found if isinstance(found, list) else []

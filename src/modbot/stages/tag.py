@@ -48,9 +48,6 @@ from modbot.stages.step import Report, one_line, shard_work
 REMEMBERED = 1024
 """How many contents a shard remembers, so that a picture posted under many links is judged once."""
 
-GPU_BATCH = 32
-"""Images a batch where nothing else is said: what the smallest of the recommended GPUs takes."""
-
 LINGER_SECONDS = 0.02
 """How long a batch that is not full waits for another image."""
 
@@ -61,14 +58,13 @@ Scores = NDArray[np.float32]
 class TagSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker needs to tag: the model (checked on disk), how to run it, and what to keep of its scores.
 
-    `batch`: images a batch; None: 1 on a CPU, GPU_BATCH on a GPU. `frames`: of an animation, how many at most.
+    `frames`: of an animation, how many at most.
     `groups`: the rules file's tag groups; their tags are kept whatever their score. `cores`: how many a worker may keep
     busy, of which a GPU's worker uses all but one to decode; on a CPU one image is decoded while another is scored.
     """
 
     model: Installed
-    provider: str
-    batch: int | None
+    execution: Execution
     frames: int
     groups: dict[str, tuple[str, ...]]
     cores: int
@@ -129,8 +125,9 @@ def refuse_discord(sources: Iterable[Path]) -> None:
 
 
 def settings_digest(tagging: TagSettings) -> str:
-    """The digest of all that shapes p1's lines: model, revision, precision, frames, groups."""
-    return digest_of("p1", tagging.model.name, tagging.model.revision, "fp32", tagging.frames, tagging.groups)
+    """The digest of all that shapes p1's lines: model, revision, precision, what is listed, frames, groups."""
+    model, precision = tagging.model, tagging.execution.precision
+    return digest_of("p1", model.name, model.revision, precision, model.thresholds, tagging.frames, tagging.groups)
 
 
 def retry_failed(files: ShardFiles, kinds: Collection[str], *, settings: str, inputs: str) -> int:
@@ -169,7 +166,7 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
     decoders = _decoders(job.tagging.cores)
     decoders.add(1)
     # The model is read while the first images are fetched and the decoder starts.
-    loading = loop.run_in_executor(None, _tagger, job.tagging.model, job.tagging.provider)
+    loading = loop.run_in_executor(None, _tagger, job.tagging.model, job.tagging.execution)
     store = Store(job.fetching.cache_dir)
     async with AsyncExitStack() as stack:
         fetcher = _fetcher(job.fetching, store, coordinator)
@@ -192,14 +189,16 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
             for warning in tagger.warnings:
                 report(Notice(text=warning))
             on_cpu = tagger.provider in {"cpu", "openvino"}
-            batch = job.tagging.batch or (1 if on_cpu else GPU_BATCH)
             decoding = decoders.add(1 if on_cpu else job.tagging.cores - 1)
-            judge.start(tagger, batch)
-            return decoding + 2 * batch
+            judge.start(tagger)
+            return decoding + (tagger.lanes + 1) * tagger.batch
 
         todo = (row for row in read_rows(job.source) if row.row not in work.recovered)
         await _each(do, todo, at_once=job.fetching.concurrency, more=loaded())
         tagger = await loading
+        if judge.counters()["batch_halved"]:
+            text = f"{tagger.provider}: out of memory; went on with {tagger.batch} images a batch (--batch-size)"
+            report(Notice(text=text))
         detail = {
             "model": tagger.name,
             "provider": tagger.provider,
@@ -210,9 +209,9 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
 
 
 @lru_cache(maxsize=1)
-def _tagger(model: Installed, provider: str) -> Tagger:
+def _tagger(model: Installed, execution: Execution) -> Tagger:
     """The tagger of this process: loaded once, whatever the number of shards."""
-    return load_tagger(model, Execution(provider=provider))
+    return load_tagger(model, execution)
 
 
 _decoders = lru_cache(maxsize=1)(Decoders)
@@ -337,6 +336,7 @@ class _Judge:
         self._tasks: set[asyncio.Task[Judged | None]] = set()
         self._inferred = 0
         self._reused = 0
+        self._halved: Callable[[], int] = lambda: 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -346,12 +346,14 @@ class _Judge:
         await _cancelled(self._tasks)
         await self._batcher.close()
 
-    def start(self, tagger: Tagger, batch: int) -> None:
-        """Begins to score, `batch` pictures at a time."""
-        self._batcher.start(tagger, batch)
+    def start(self, tagger: Tagger) -> None:
+        """Begins to score."""
+        before = tagger.halved  # by the shards that this process did before
+        self._halved = lambda: tagger.halved - before
+        self._batcher.start(tagger)
 
     def counters(self) -> dict[str, float]:
-        return {"inferred": self._inferred, "reused": self._reused}
+        return {"inferred": self._inferred, "reused": self._reused, "batch_halved": self._halved()}
 
     async def __call__(self, stored: Stored) -> Judged | None:
         """What there is to say of a stored content; None if its bytes are not what its digest says."""
@@ -431,11 +433,10 @@ class _Batcher:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._waiting: asyncio.Queue[tuple[Pixels, asyncio.Future[Scores]]] = asyncio.Queue()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="infer")
-        self._running: set[asyncio.Task[None]] = set()
+        self._lanes: list[asyncio.Task[None]] = []
 
-    def start(self, tagger: Tagger, size: int) -> None:
-        self._running.add(asyncio.create_task(self._run(tagger, size)))
+    def start(self, tagger: Tagger) -> None:
+        self._lanes += [asyncio.create_task(self._run(tagger)) for _ in range(tagger.lanes)]
 
     async def score(self, pixels: Pixels) -> Scores:
         """The picture's scores. Raises what the model raised for this picture alone."""
@@ -444,27 +445,31 @@ class _Batcher:
         return await future
 
     async def close(self) -> None:
-        await _cancelled(self._running)
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        await _cancelled(self._lanes)
 
-    async def _run(self, tagger: Tagger, size: int) -> None:
+    async def _run(self, tagger: Tagger) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            batch = [await self._waiting.get()]
-            with suppress(TimeoutError):
-                while len(batch) < size:
-                    batch.append(await asyncio.wait_for(self._waiting.get(), LINGER_SECONDS))
-            results = await loop.run_in_executor(self._thread, self._infer, tagger, [pixels for pixels, _ in batch])
-            for (_, future), result in zip(batch, results, strict=True):
-                if future.done():
-                    continue
-                if isinstance(result, Exception):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
+        with ThreadPoolExecutor(1, thread_name_prefix="infer") as thread:
+            while True:
+                batch = await self._collect(tagger.batch)
+                scores = await loop.run_in_executor(thread, self._infer, tagger, [pixels for pixels, _ in batch])
+                for (_, future), result in zip(batch, scores, strict=True):
+                    if future.done():
+                        continue
+                    if isinstance(result, Exception):
+                        future.set_exception(result)
+                    else:
+                        future.set_result(result)
+
+    async def _collect(self, size: int) -> list[tuple[Pixels, asyncio.Future[Scores]]]:
+        batch = [await self._waiting.get()]
+        with suppress(TimeoutError):
+            while len(batch) < size:
+                batch.append(await asyncio.wait_for(self._waiting.get(), LINGER_SECONDS))
+        return batch
 
     def _infer(self, tagger: Tagger, pictures: list[Pixels]) -> list[Scores | Exception]:
-        """Runs in the model's thread. A batch that fails is tried one by one: one picture takes no other with it."""
+        """Runs in one of the threads. A batch that fails is tried one by one: one picture takes no other with it."""
         try:
             with self._meter.inferring():
                 return list(tagger.scores(pictures))
