@@ -15,6 +15,7 @@ from modbot.errors import SettingError
 from modbot.files.paths import check_profile
 
 PROVIDERS = ("auto", "cpu", "openvino", "cuda", "tensorrt")
+PRECISIONS = ("fp32", "fp16")
 DISCORD_API = "https://discord.com/api/v10"
 DEFAULT_MODEL = "wd-eva02-large-tagger-v3"
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")

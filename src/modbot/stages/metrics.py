@@ -19,6 +19,7 @@ P1_SUMS = (
     "store_hits",
     "inferred",
     "reused",
+    "batch_halved",
 )
 P2_SUMS = ("records", "nudenet_executed", "nudenet_skipped", "nudenet_reused", "nudenet_failed")
 
