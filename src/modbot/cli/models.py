@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from modbot import settings
-from modbot.cli.options import PATH
+from modbot.cli.options import PATH, partition, partition_options
 from modbot.errors import ModelError, UnmetError
+
+if TYPE_CHECKING:
+    from modbot.models.calibration import Fit
 
 
 @click.group(epilog="Example: modbot models get 320n")
@@ -97,3 +101,51 @@ def verify() -> None:
             click.echo(f"{name}: {installed.revision}, {state}")
     if bad:
         raise UnmetError(f"{bad} of the models on disk are not what they should be", where=str(models_dir))
+
+
+@models.command(epilog="Example: modbot models calibrate --labels labels.csv --date 2025-10-01")
+@click.option("--labels", type=PATH, required=True, help="CSV: sha256 or message_link, and rating.")
+@partition_options
+@click.option("--p1", "sources", type=PATH, multiple=True, help="p1 file; repeatable.  [default: the day's]")
+@click.option("--model", metavar="NAME", help="Whose scores.  [default: WD14_MODEL]")
+@click.option("--out", type=PATH, default=Path("configs/calibration.yaml"), show_default=True, help="What to write.")
+def calibrate(
+    *, labels: Path, profile: str | None, date: str, sources: tuple[Path, ...], model: str | None, out: Path
+) -> None:
+    """Fit the ratings to a moderator's labels: one temperature for each, used by tag --calibration.
+
+    Needs 50 labelled images that p1 has tagged, and for each rating 10 with it and 10 without; a rating with fewer
+    keeps the model's own scores.
+    """
+    from modbot.stages.calibrate import CalibrateRequest, calibrate
+
+    loaded = settings.load()
+    summary = calibrate(
+        CalibrateRequest(
+            labels=labels,
+            sources=sources or (partition(loaded, profile, date).merged("p1"),),
+            model=model or loaded.wd14_model,
+            out=out,
+        )
+    )
+    for name, fit in summary.fits.items():
+        _tell(name, fit)
+    missing = f", {summary.missing} have no scores" if summary.missing else ""
+    click.echo(f"{summary.out}: {model or loaded.wd14_model} {summary.revision}, {summary.used} labels{missing}")
+
+
+def _tell(name: str, fit: Fit) -> None:
+    before, after = fit.before, fit.after
+    if fit.too_few:
+        click.echo(f"{name}: left as it is ({fit.too_few})")
+        return
+    click.echo(
+        f"{name}: temperature {fit.temperature:g}; NLL {before.nll:.4f} -> {after.nll:.4f}, "
+        f"calibration error {before.ece:.4f} -> {after.ece:.4f}"
+    )
+    for when, quality in (("before", before), ("after", after)):
+        for each in quality.bins:
+            click.echo(
+                f"  {when:6} {each.low:.1f} to {each.high:.1f}: {each.count:5} images, "
+                f"mean score {each.mean:.3f}, {each.share:.3f} have it"
+            )

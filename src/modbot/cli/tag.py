@@ -34,6 +34,7 @@ DEFAULT_FRAMES = 5
     show_default=True,
     help="fp16: faster on a GPU, scores within about 0.001; never chosen by itself.",
 )
+@click.option("--calibration", type=PATH, help="Calibrated ratings: a file of `modbot models calibrate`.")
 @click.option("--model", metavar="NAME", help="The tagger: see `modbot models list`.  [default: WD14_MODEL]")
 @click.option(
     "--batch-size", "batch", type=COUNT, help="Images a batch.  [default: WD14_BATCH; by the GPU; 1 on a CPU]"
@@ -67,6 +68,7 @@ def tag(
     provider: str | None,
     require_provider: bool,
     precision: str,
+    calibration: Path | None,
     model: str | None,
     batch: int | None,
     frames: int,
@@ -103,6 +105,7 @@ def tag(
             required=require_provider,
             cache_dir=settings.cache_dir,
         ),
+        calibration=calibration,
         frames=frames,
         concurrency=concurrency or settings.analysis_concurrency,
         qps=qps or settings.analysis_qps,

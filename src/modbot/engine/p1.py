@@ -12,6 +12,7 @@ import msgspec
 
 from modbot.engine.local import cores_each
 from modbot.engine.run import Outcome, run_step
+from modbot.errors import InputError
 from modbot.fetch.coordinator import LocalCoordinator
 from modbot.fetch.hosts import HostPolicy
 from modbot.fetch.remote import serve
@@ -23,6 +24,7 @@ from modbot.files.lease import hold, hold_file
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE, Partition
 from modbot.files.shards import find_set
+from modbot.models.calibration import Calibration, read_calibration
 from modbot.models.providers import Execution
 from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
@@ -45,6 +47,7 @@ class TagRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     execution: Execution
+    calibration: Path | None
     frames: int
     concurrency: int
     qps: float
@@ -82,7 +85,7 @@ def tag_day(
         sources = [folder / f"{name}.csv" for name in shards.names()]
         status = status_file or partition.manifest("p1")
         refuse_clashes(
-            [("the split", partition.index), *(("--shard-glob", source) for source in sources), *_rules(request)],
+            [("the split", partition.index), *(("--shard-glob", source) for source in sources), *_configs(request)],
             [("--status-file", status)],
         )
         with hold_file(status.with_name(f"{status.name}.lease"), f"modbot tag --date {partition.date}"):
@@ -124,7 +127,7 @@ def tag_file(
     written = [("--out", out), ("--metrics", metrics_file)]
     if status_file is not None:
         written.append(("--status-file", status_file))
-    refuse_clashes([("--input", source), *_rules(request)], written)
+    refuse_clashes([("--input", source), *_configs(request)], written)
     rows = [row.row for row in read_rows(source)]
     with hold_file(out.with_name(f"{out.name}.lease"), "modbot tag --input") as still_ours:
         return _tag(
@@ -214,18 +217,34 @@ def _tag(
     return TagSummary(metrics=metrics, merged=outputs.merged, metrics_file=outputs.metrics)
 
 
-def _rules(request: TagRequest) -> list[tuple[str, Path]]:
-    return [("--rules-config", request.rules or RULES_FILE)]
+def _configs(request: TagRequest) -> list[tuple[str, Path]]:
+    calibration = [] if request.calibration is None else [("--calibration", request.calibration)]
+    return [("--rules-config", request.rules or RULES_FILE), *calibration]
 
 
 def _tagging(model: Installed, request: TagRequest, vocabulary: TagVocabulary, *, jobs: int) -> tag.TagSettings:
     return tag.TagSettings(
         model=model,
         execution=request.execution,
+        calibration=_calibration(model, request.calibration),
         frames=request.frames,
         groups=vocabulary.groups,
         cores=cores_each(request.parallel, jobs),
     )
+
+
+def _calibration(model: Installed, path: Path | None) -> Calibration | None:
+    """The calibration that was asked for by name. Raises InputError if it is another model's."""
+    if path is None:
+        return None
+    calibration = read_calibration(path)
+    if (calibration.model, calibration.revision) != (model.name, model.revision):
+        raise InputError(
+            f"is of {calibration.model} {calibration.revision}, the tagger is {model.name} {model.revision}",
+            where=str(path),
+            remedy="Fit one to this tagger's own scores: modbot models calibrate --labels CSV.",
+        )
+    return calibration
 
 
 def _fetching(settings: Settings, request: TagRequest) -> tag.FetchSettings:
@@ -258,6 +277,7 @@ def _shown(request: TagRequest, vocabulary: TagVocabulary) -> dict[str, Any]:
         "model": request.model,
         "provider": request.execution.provider,
         "precision": request.execution.precision,
+        "calibration": None if request.calibration is None else str(request.calibration),
         "batch_size": request.execution.batch,
         "frames": request.frames,
         "qps": "unlimited" if isinf(request.qps) else request.qps,

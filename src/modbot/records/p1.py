@@ -92,8 +92,19 @@ class Rating(msgspec.Struct, frozen=True, kw_only=True):
     explicit: float
 
 
+class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
+    """That ratings are calibrated: by the file of this sha256, with these temperatures; `rating` is the model's own."""
+
+    digest: str
+    temperatures: dict[str, float]
+    rating: Rating
+
+
 class Wd14(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tagger says of one frame. Tags are [name, score], highest first, 6 decimals."""
+    """What the tagger says of one frame. Tags are [name, score], highest first, 6 decimals.
+
+    `calibration` is there where the ratings are calibrated ones.
+    """
 
     model: str
     revision: str
@@ -103,6 +114,7 @@ class Wd14(msgspec.Struct, frozen=True, kw_only=True):
     character: list[TagScore]
     general_raw: list[TagScore]
     frame: int = 0
+    calibration: Calibrated | msgspec.UnsetType = msgspec.UNSET
 
 
 class P1Record(msgspec.Struct, kw_only=True):

@@ -31,6 +31,7 @@ from modbot.fetch.store import Store, Stored
 from modbot.files.atomic import storage_errors, writing
 from modbot.files.index_csv import read_rows
 from modbot.files.journal import JournalLine, ShardFiles, digest_of, read_receipt, write_counters
+from modbot.models.calibration import Calibration
 from modbot.models.decoding import Decoders, PreparedImage
 from modbot.models.preparation import Pixels, Preparation
 from modbot.models.providers import Execution
@@ -65,6 +66,7 @@ class TagSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     model: Installed
     execution: Execution
+    calibration: Calibration | None
     frames: int
     groups: dict[str, tuple[str, ...]]
     cores: int
@@ -126,8 +128,14 @@ def refuse_discord(sources: Iterable[Path]) -> None:
 
 def settings_digest(tagging: TagSettings) -> str:
     """The digest of all that shapes p1's lines: model, revision, precision, what is listed, frames, groups."""
-    model, precision = tagging.model, tagging.execution.precision
-    return digest_of("p1", model.name, model.revision, precision, model.thresholds, tagging.frames, tagging.groups)
+    model, calibration = tagging.model, tagging.calibration
+    return digest_of(
+        "p1",
+        [model.name, model.revision, tagging.execution.precision, model.thresholds],
+        calibration.digest if calibration else None,
+        tagging.frames,
+        tagging.groups,
+    )
 
 
 def retry_failed(files: ShardFiles, kinds: Collection[str], *, settings: str, inputs: str) -> int:
@@ -329,6 +337,7 @@ class _Judge:
         self._decoders = decoders
         self._store = store
         self._frames = settings.frames
+        self._calibration = settings.calibration
         self._keep = Group(chain.from_iterable(settings.groups.values()))
         self._batcher = _Batcher(meter)
         self._meter = meter
@@ -383,6 +392,8 @@ class _Judge:
             return Judged(phash=prepared.phash, image=prepared.info, error=scores)
         self._inferred += 1
         wd14 = _worst(tagger, [frame.index for frame in prepared.frames], scores, self._keep.matches)
+        if self._calibration is not None:
+            wd14 = self._calibration.apply(wd14)
         return Judged(phash=prepared.phash, image=prepared.info, wd14=wd14)
 
     async def _prepared(self, sha256: str, preparation: Preparation) -> PreparedImage | RecordError | None:
