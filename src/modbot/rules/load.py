@@ -18,6 +18,7 @@ from modbot.records.tags import Group, normalise
 from modbot.rules import bound, document, names, reasons, syntax
 from modbot.rules.bind import Checked, Finding, Scope, SiteKind, bind
 from modbot.rules.bound import Site
+from modbot.rules.cases import CaseReader, Cases
 from modbot.rules.compile import FeatureRule, Program, Rule
 from modbot.rules.issues import Issue, Level, Source, Span, did_you_mean
 from modbot.rules.ruleset import Mode, RuleSet
@@ -42,6 +43,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     `ok`: all of it runs. `invalid`: what is bad was left out, the rest runs. `error`: nothing runs, `ruleset` is None.
     `legacy`: a file of another version. `mode`: the one it was checked in. `digest`: sha256 of the source, hex.
+    `cases`: the file's own tests.
     """
 
     status: Status
@@ -50,6 +52,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     legacy: bool
     mode: Mode
     digest: str
+    cases: Cases = Cases()
 
 
 class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +94,15 @@ def load_rules(
     if ruleset is not None and failed and loader.mode == "strict":
         ruleset = None
     status: Status = "error" if ruleset is None else "invalid" if failed else "ok"
-    return Loaded(status=status, issues=issues, ruleset=ruleset, legacy=loader.legacy, mode=loader.mode, digest=digest)
+    return Loaded(
+        status=status,
+        issues=issues,
+        ruleset=ruleset,
+        legacy=loader.legacy,
+        mode=loader.mode,
+        digest=digest,
+        cases=loader.cases,
+    )
 
 
 def _yaml_issue(source: bytes, file: str, error: document.DocumentError) -> Issue:
@@ -162,6 +173,7 @@ class _Loader:
         self._untold = 0
         self.mode = mode
         self.legacy = False
+        self.cases = Cases()
         self._source = source
         self._consts = consts
         self._lists = lists
@@ -216,8 +228,6 @@ class _Loader:
             return None
         self._unknown_keys(top, TOP_LEVEL)
         self._check_mode(top)
-        if (tests := top.get("tests")) and not isinstance(tests.value, document.Sequence):
-            self._doubt("R2-V001", document.span(tests.value), "`tests` must be a list")
         groups = self._groups(top.get("groups"))
         thresholds = self._thresholds(top.get("thresholds"))
         scope = Scope(groups, {**names.CONSTANTS, **thresholds, **self._consts}, self._lists)
@@ -225,6 +235,8 @@ class _Loader:
         rules = self._rules(root, top, scope)
         if rules is None:
             return None
+        if "tests" in top:
+            self.cases = self._read_cases(top["tests"].value, {rule.id for rule in rules})
         signals = self._signals(scope)
         program = Program(groups=groups, features=features, rules=rules, signals=signals)
         return _CheckedRules(
@@ -234,6 +246,17 @@ class _Loader:
             file=self._source.file,
             thresholds={**names.THRESHOLDS, **thresholds},
         )
+
+    def _read_cases(self, node: document.Node, rules: Collection[str]) -> Cases:
+        reader = CaseReader(
+            doubt=self._doubt,
+            remark=self._remark,
+            entries=self._map,
+            line=lambda offset: self._source.position(offset)[0],
+            rules=rules,
+            lists=self._lists,
+        )
+        return reader.read(node)
 
     def vocabulary(self, root: document.Mapping) -> tuple[dict[str, Group], dict[str, float]]:
         top = self._map(root)
