@@ -124,11 +124,14 @@ class Rulebook:
             "unmatchable": ruleset.unmatchable(OPEN_NSFW_SEES) if blind else [],
         }
 
-    def judge(self, unjudged: Severity) -> RulesJudge:
-        """What judges by these rules, for one run: `account` counts from here. Raises RulesError where none run."""
+    def judge(self, unjudged: Severity, lists: HashLists | None = None) -> RulesJudge:
+        """What judges by these rules, for one run: `account` counts from here. Raises RulesError where none run.
+
+        `lists`: other hash lists than those that were read.
+        """
         self.ruleset.forget_issues()
         group = self.ruleset.groups.get(NSFW_GROUP, Group(()))
-        return RulesJudge(self.ruleset, unjudged=unjudged, lists=self.lists, signals=signals_of(group, self.signals))
+        return RulesJudge(self.ruleset, unjudged=unjudged, lists=lists or self.lists, signals=signals_of(group, self.signals))
 
 
 def unmatchable_under(models: Collection[str], rules: Path | None) -> list[str]:
