@@ -104,7 +104,8 @@ def test_each_code_and_what_it_does(
 
 
 def test_tests_are_a_known_key() -> None:
-    assert load([GOOD], tests=[{"name": "x"}], mode="strict").status == "ok"
+    case = {"name": "x", "record": {"rating": {"explicit": 0.9}}, "expect": {"severity": "green"}}
+    assert load([GOOD], tests=[case], mode="strict").status == "ok"
 
 
 def test_a_rule_that_uses_a_feature_that_was_left_out_is_left_out() -> None:

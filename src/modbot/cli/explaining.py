@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import click
@@ -41,21 +41,22 @@ class Line(NamedTuple):
 def echo(lines: Iterable[Line]) -> None:
     """Prints the lines on stdout."""
     if not sys.stdout.isatty():
-        for line in lines:
-            click.echo(INDENT * line.depth + line.text)
+        for each in lines:
+            click.echo(INDENT * each.depth + each.text)
         return
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
     console = Console(highlight=False)
-    for line in lines:
-        console.print(Padding(Text(line.text, style=STYLES[line.tone], overflow="fold"), (0, 0, 0, 2 * line.depth)))
+    for each in lines:
+        text = Text(each.text, style=STYLES[each.tone], overflow="fold")
+        console.print(Padding(text, (0, 0, 0, len(INDENT) * each.depth)))
 
 
 def explained(found: Explained) -> Iterator[Line]:
     """The whole of a record's explanation."""
-    yield _line(0, ", ".join(_identity(found)), "head")
+    yield line(0, ", ".join(_identity(found)), "head")
     yield from verdict(found)
     if found.explanation is None:
         return
@@ -65,33 +66,41 @@ def explained(found: Explained) -> Iterator[Line]:
     if explanation.features:
         yield Line(0, "features", "head")
     for feature in explanation.features:
-        yield _line(1, f"{feature.name} = {number(feature.value)}")
+        yield line(1, f"{feature.name} = {number(feature.value)}")
         if feature.problem is not None:
-            yield _line(2, f"failed: {feature.problem}", "bad")
+            yield line(2, f"failed: {feature.problem}", "bad")
         yield from _part(2, feature.expression)
     yield Line(0, "rules", "head")
     for rule in explanation.rules:
-        yield from _rule(explanation, rule)
+        yield from _rule(explanation, rule, 1)
     yield from _next_worse(explanation)
 
 
-def verdict(found: Explained) -> Iterator[Line]:
+def verdict(found: Explained, depth: int = 0) -> Iterator[Line]:
     """The verdict and why it is that."""
     rule = "no rule" if found.rule_id is None else found.rule_id
     title = f" ({found.rule_title})" if found.rule_title else ""
-    yield _line(0, f"verdict: {found.severity}, {rule}{title}", found.severity)
+    yield line(depth, f"verdict: {found.severity}, {rule}{title}", found.severity)
     if found.explanation is not None:
         stopped = found.explanation.stopped_by
         stop = f"; {stopped} stopped the evaluation" if stopped is not None else ""
-        yield _line(1, f"why: {found.explanation.why}{stop}")
+        yield line(depth + 1, f"why: {found.explanation.why}{stop}")
     if found.override is not None:
-        yield _line(1, f"but: {found.override}", "bad")
+        yield line(depth + 1, f"but: {found.override}", "bad")
     for reason in found.reasons:
-        yield _line(1, f"reason: {reason}")
+        yield line(depth + 1, f"reason: {reason}")
     for doubt in found.doubts:
-        yield _line(1, f"doubt: {doubt}", "bad")
+        yield line(depth + 1, f"doubt: {doubt}", "bad")
     for problem in () if found.explanation is None else found.explanation.verdict.problems:
-        yield _line(1, f"could not be evaluated: {problem}", "bad")
+        yield line(depth + 1, f"could not be evaluated: {problem}", "bad")
+
+
+def of_rules(found: Explained, ids: Container[str | None], depth: int) -> Iterator[Line]:
+    """Those of the rules that have these ids."""
+    explanation = found.explanation
+    for rule in () if explanation is None else explanation.rules:
+        if explanation is not None and rule.id in ids:
+            yield from _rule(explanation, rule, depth)
 
 
 def _identity(found: Explained) -> Iterator[str]:
@@ -102,16 +111,18 @@ def _identity(found: Explained) -> Iterator[str]:
         yield found.message_links[0] + (f" and {counted(more, 'message')} more" if more else "")
 
 
-def _rule(explanation: Explanation, rule: ExplainedRule) -> Iterator[Line]:
+def _rule(explanation: Explanation, rule: ExplainedRule, depth: int) -> Iterator[Line]:
     stop = ", stop" if rule.stop else ""
     tone: Tone = rule.severity if rule.matched else "plain" if rule.reached else "dim"
-    yield _line(1, f"{rule.id} ({rule.severity}, priority {rule.priority}{stop}): {_became(explanation, rule)}", tone)
+    yield line(
+        depth, f"{rule.id} ({rule.severity}, priority {rule.priority}{stop}): {_became(explanation, rule)}", tone
+    )
     if rule.problem is not None:
-        yield _line(2, f"failed: {rule.problem}", "bad")
+        yield line(depth + 1, f"failed: {rule.problem}", "bad")
     if rule.reached:
-        yield from _part(2, rule.when)
+        yield from _part(depth + 1, rule.when)
     if rule.gaps:
-        yield from _gaps(2, rule)
+        yield from _gaps(depth + 1, rule)
 
 
 def _became(explanation: Explanation, rule: ExplainedRule) -> str:
@@ -127,11 +138,11 @@ def _gaps(depth: int, rule: ExplainedRule) -> Iterator[Line]:
         yield Line(depth, "no change of the record could make it match", "dim")
     else:
         yield Line(depth, f"would match with a change of {number(rule.distance)}:", "dim")
-        yield from (_line(depth + 1, gap_text(gap), "dim") for gap in rule.gaps if gap.needed)
+        yield from (line(depth + 1, gap_text(gap), "dim") for gap in rule.gaps if gap.needed)
     others = [gap for gap in rule.gaps if not gap.needed]
     if others:
         yield Line(depth, "fails as well:", "dim")
-        yield from (_line(depth + 1, gap_text(gap), "dim") for gap in others)
+        yield from (line(depth + 1, gap_text(gap), "dim") for gap in others)
 
 
 def _next_worse(explanation: Explanation) -> Iterator[Line]:
@@ -140,8 +151,8 @@ def _next_worse(explanation: Explanation) -> Iterator[Line]:
         yield Line(0, "next worse verdict: no rule is near", "head")
         return
     where = f"{nearest.severity} by {nearest.id}, {number(nearest.distance)} away"
-    yield _line(0, f"next worse verdict: {where}", "head")
-    yield from (_line(1, gap_text(gap)) for gap in nearest.gaps if gap.needed)
+    yield line(0, f"next worse verdict: {where}", "head")
+    yield from (line(1, gap_text(gap)) for gap in nearest.gaps if gap.needed)
 
 
 def gap_text(gap: Gap) -> str:
@@ -153,14 +164,14 @@ def gap_text(gap: Gap) -> str:
 def _part(depth: int, part: Part) -> Iterator[Line]:
     if not part.evaluated:
         problem = f", failed: {part.problem}" if part.problem is not None else ""
-        yield _line(depth, f"{part.text}: not evaluated{problem}", "dim")
+        yield line(depth, f"{part.text}: not evaluated{problem}", "dim")
         return
     inline = bool(part.parts) and all(map(_is_leaf, part.parts))
     beside = [_leaf(inner) for inner in part.parts] if inline else []
     aside = f" ({', '.join(beside)})" if beside else _of_tags(part)
     failed = f" (failed: {part.problem})" if part.problem is not None else ""
     tone: Tone = "good" if part.value is True else "bad" if part.value is False else "plain"
-    yield _line(depth, f"{part.text}: {_value(part)}{aside}{failed}", tone)
+    yield line(depth, f"{part.text}: {_value(part)}{aside}{failed}", tone)
     if not inline:
         for inner in part.parts:
             yield from _part(depth + 1, inner)
@@ -200,12 +211,13 @@ def _wrapped(items: Iterable[str]) -> Iterator[Line]:
     row = ""
     for item in items:
         if row and len(row) + len(item) > NAMES_WIDTH:
-            yield _line(1, row)
+            yield line(1, row)
             row = ""
         row += f", {item}" if row else item
     if row:
-        yield _line(1, row)
+        yield line(1, row)
 
 
-def _line(depth: int, text: str, tone: Tone = "plain") -> Line:
+def line(depth: int, text: str, tone: Tone = "plain") -> Line:
+    """The text as a line, whatever is in it."""
     return Line(depth, printable(" ".join(text.splitlines())), tone)
