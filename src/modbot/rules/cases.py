@@ -133,6 +133,8 @@ class CaseReader:
     def _case(self, node: document.Node) -> Case | None:
         self._is_broken = False
         entries = self._map(node, "a test", CASE_KEYS)
+        if not isinstance(node, document.Mapping):
+            return None
         line = self._line(node.start_mark.index)
         name = self._text(entries["name"][1], "`name`") if "name" in entries else f"line {line}"
         case = Case(name=name, line=line, record=self._record(node, entries), expect=self._expect(node, entries))
@@ -150,29 +152,30 @@ class CaseReader:
         message = self._inner(nodes, "message", ("is_spoiler",))
         return CaseRecord(
             rating=self._rating(nodes),
-            tags=self._scores(nodes, "tags", "write `tag: score`"),
+            tags=self._tags(nodes),
             nudity=tuple(map(self._detection, self._items(nodes, "nudity"))),
             size=self._size(nodes),
             channel_is_nsfw=self._flag(channel, "is_nsfw"),
             is_spoiler=self._flag(message, "is_spoiler"),
-            attachment_count=self._whole(nodes["attachment_count"]) if "attachment_count" in nodes else 1,
+            attachment_count=self._whole(nodes["attachment_count"], "`attachment_count`")
+            if "attachment_count" in nodes
+            else 1,
             xsignals=self._xsignals(nodes),
             known=frozenset(map(self._list_name, self._items(nodes, "known"))),
-            error=self._fault(nodes["error"]) if "error" in nodes else None,
+            error=self._error(nodes.get("error")),
             doubts=tuple(map(self._fault, self._items(nodes, "doubts"))),
         )
 
     def _rating(self, nodes: Mapping[str, document.Node]) -> dict[str, float]:
-        scores = self._scores(nodes, "rating", "write `explicit: 0.9`")
-        for name in scores.keys() - {*RATINGS, "safe"}:
-            if hint := did_you_mean(name, RATINGS):
-                self._remark("R2-K001", document.span(nodes["rating"]), f"the taggers give no rating `{name}`", hint)
-        return scores
+        """The ratings. Rules can read any key: an unknown one is remarked on only where it looks mistyped."""
+        found = self._map(nodes["rating"], "`rating`", None, "write `explicit: 0.9`") if "rating" in nodes else {}
+        for name, (key, _) in found.items():
+            if name not in {*RATINGS, "safe"} and (hint := did_you_mean(name, RATINGS)):
+                self._remark("R2-K001", document.span(key), f"the taggers give no rating `{name}`", hint)
+        return {name: self._score(value, f"`{name}`") for name, (_, value) in found.items()}
 
-    def _scores(self, nodes: Mapping[str, document.Node], key: str, hint: str) -> dict[str, float]:
-        if key not in nodes:
-            return {}
-        found = self._map(nodes[key], f"`{key}`", None, hint)
+    def _tags(self, nodes: Mapping[str, document.Node]) -> dict[str, float]:
+        found = self._map(nodes["tags"], "`tags`", None, "write `tag: score`") if "tags" in nodes else {}
         return {name: self._score(value, f"`{name}`") for name, (_, value) in found.items()}
 
     def _xsignals(self, nodes: Mapping[str, document.Node]) -> dict[str, float]:
@@ -195,7 +198,9 @@ class CaseReader:
         return CaseDetection(name=name, score=score, box=box)
 
     def _box(self, node: document.Node) -> Box:
-        sides = [self._whole(side) for side in node.value] if isinstance(node, document.Sequence) else []
+        sides = (
+            [self._whole(side, "a side of a box") for side in node.value] if isinstance(node, document.Sequence) else []
+        )
         if len(sides) != _SIDES:
             self._bad(node, "`box` must be [x, y, width, height] in pixels")
             return (0, 0, 0, 0)
@@ -208,7 +213,7 @@ class CaseReader:
         if len(sides) < len(("width", "height")):
             self._bad(nodes["image"], "`image` needs `width` and `height`")
             return None
-        return self._whole(sides["width"]), self._whole(sides["height"])
+        return self._whole(sides["width"], "`width`"), self._whole(sides["height"], "`height`")
 
     def _list_name(self, node: document.Node) -> str:
         name = self._text(node, "a list's name")
@@ -217,15 +222,18 @@ class CaseReader:
             self._bad(node, f"there is no hash list `{name}`", hint, code="R2-E002")
         return name
 
+    def _error(self, node: document.Node | None) -> CaseFault | None:
+        return None if node is None or document.plain_value(node) is None else self._fault(node)
+
     def _fault(self, node: document.Node) -> CaseFault:
         """`expired`, or `{kind: expired, detail: HTTP 404}`."""
         if (kind := document.text_of(node)) is not None:
             return CaseFault(kind)
         entries = self._map(node, "an error", FAULT_KEYS, "write its kind, for example `expired`")
-        if "kind" not in entries:
+        if "kind" not in entries and isinstance(node, document.Mapping):
             self._bad(node, "the error has no `kind`", "write its kind, for example `expired`")
-            return CaseFault("")
-        return CaseFault(*(self._text(entries[key][1], f"`{key}`") for key in FAULT_KEYS if key in entries))
+        kind, detail = (self._text(entries[key][1], f"`{key}`") if key in entries else "" for key in FAULT_KEYS)
+        return CaseFault(kind, detail)
 
     # Expectations
 
@@ -236,7 +244,7 @@ class CaseReader:
             )
             return {}
         found = self._map(entries["expect"][1], "`expect`", EXPECT_KEYS)
-        if not found:
+        if not found and not self._is_broken:
             self._bad(entries["expect"][1], "`expect` says nothing", "give `severity`, `rule_id` or both")
         expected: dict[str, str | None] = {}
         if "severity" in found:
@@ -256,7 +264,7 @@ class CaseReader:
         if document.plain_value(node) is None:
             return None
         name = self._text(node, "`rule_id`")
-        if name not in self._rules:
+        if name and name not in self._rules:
             hint = did_you_mean(name, self._rules) or "write `null` where no rule must match"
             self._bad(node, f"no rule that runs has the id `{name}`", hint, code="R2-E002")
         return name
@@ -315,10 +323,10 @@ class CaseReader:
             self._remark("R2-V001", document.span(node), f"{what} is {value:g}, and scores lie between 0 and 1")
         return value
 
-    def _whole(self, node: document.Node) -> int:
+    def _whole(self, node: document.Node, what: str) -> int:
         value = document.plain_value(node)
         if type(value) is not int or not 0 <= value <= LARGEST:
-            self._bad(node, "this must be a whole number of at least 0")
+            self._bad(node, f"{what} must be a whole number of at least 0")
             return 0
         return value
 
