@@ -324,7 +324,7 @@ def test_print_config_is_json_on_stdout(day: Day) -> None:
         (("--offset", "-1"), "--offset"),
         (("--rules", "none.yaml"), "none.yaml"),
         (("--analysis", "none.jsonl"), "none.jsonl"),
-        (("--jobs", "2"), "--jobs"),
+        (("--jobs", "0"), "--jobs"),
         (("--profile", "../x"), "profile"),
         (("--dates", "2025-10-02..2025-10-01"), "--dates"),
         (("--dates", "2025-10-01"), "--dates"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from modbot.cli.options import day, partition
+from modbot.cli.options import COUNT, day, partition
 from modbot.errors import InputError, RequestError, SettingError
 from modbot.files.paths import HASHLISTS_FILE, XSIGNALS_FILE
 from modbot.records.finding import SEVERITIES
@@ -90,15 +90,13 @@ def const_option(command: F) -> F:
 
 def jobs_option(command: F) -> F:
     """`--jobs`."""
-    return click.option("--jobs", type=int, default=1, show_default=True, help="Days at once; 1 is all there is yet.")(
-        command
-    )
-
-
-def check_jobs(jobs: int) -> None:
-    """Days are judged one after the other; more has its place behind this flag."""
-    if jobs != 1:
-        raise SettingError(f"{jobs} jobs at once are not possible yet", where="--jobs", remedy="Use --jobs 1.")
+    return click.option(
+        "--jobs",
+        type=COUNT,
+        default=1,
+        show_default=True,
+        help="Processes that judge: one day in so many parts, or with --dates so many days at once.",
+    )(command)
 
 
 def environment_mode(settings: Settings) -> Mode | None:

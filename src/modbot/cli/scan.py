@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -11,7 +12,6 @@ from zoneinfo import ZoneInfo
 import click
 
 from modbot.cli.judging import (
-    check_jobs,
     const_option,
     dated,
     days_of,
@@ -33,8 +33,10 @@ from modbot.settings import load
 
 if TYPE_CHECKING:
     from modbot.files.paths import Partition
+    from modbot.stages.crew import Crew
+    from modbot.stages.lines import Span
     from modbot.stages.rulebook import ModeRequest, Rulebook
-    from modbot.stages.scan import Outputs, Scanned
+    from modbot.stages.scan import Outputs, ScanJob, Scanned
     from modbot.stages.select import Selection
     from modbot.stages.tally import Tally
 
@@ -92,26 +94,56 @@ class Command:
 
     def run(self) -> None:
         """Scans the day, or each of the days, and tells what came of it."""
-        from modbot.stages.rulebook import open_rulebook
-        from modbot.stages.tally import Tally
+        from modbot.stages.crew import Crew
 
         given = self._given
         self._check_flags()
         found, missing = days_of(self._settings, given["profile"], given["date"], given["dates"], given["analysis"])
+        spans = self._spans(found)
+        # The processes of the crew start up while this one does.
+        with Crew(self._crew_size(found, spans), "modbot.stages.scan") as crew:
+            self._scan(found, missing, spans, crew)
+
+    def _spans(self, found: Sequence[tuple[Partition, Path]]) -> list[Span]:
+        """The parts in which a single day is judged. Offset and limit count all that came before: there is one."""
+        counted = self._given["offset"] or self._given["limit"] is not None
+        from modbot.stages.lines import WHOLE, spans
+
+        return [WHOLE] if counted or len(found) > 1 else spans(found[0][1], self._given["jobs"])
+
+    def _crew_size(self, found: Sequence[tuple[Partition, Path]], spans: Sequence[Span]) -> int:
+        jobs: int = self._given["jobs"]
+        if len(found) == 1:
+            return len(spans) - 1
+        return min(jobs, len(found)) if jobs > 1 else 0
+
+    def _scan(
+        self,
+        found: Sequence[tuple[Partition, Path]],
+        missing: Sequence[str],
+        spans: Sequence[Span],
+        crew: Crew,
+    ) -> None:
+        from modbot.stages.rulebook import open_rulebook
+        from modbot.stages.scan import scan_days
+        from modbot.stages.tally import Tally
+
+        given = self._given
         refuse_clashes(
             [*inputs_of(found), ("--rules", given["rules"])],
             [named for part, _ in found for named in self._outputs(part).named],
         )
         book = open_rulebook(given["rules"], self._modes(), consts=dict(given["consts"]))
-        selection = self._selection()
-        tell_rules(book)
+        jobs = [job for part, analysis in found if (job := self._job(part, analysis, book, spans)) is not None]
         total = Tally()
         unmet = [f"{date}: no p2 records" for date in missing]
-        for part, analysis in found:
-            scanned = self._scan_day(part, analysis, book, selection)
-            if scanned is not None:
-                total.merge(scanned.tally)
-                unmet += _unmet(part, analysis, scanned)
+        told = cache(lambda: tell_rules(book))
+        if not jobs:
+            told()
+        for job, scanned in zip(jobs, scan_days(jobs, crew, told), strict=True):
+            _tell(self._title, job.partition, book, scanned)
+            total.merge(scanned.tally)
+            unmet += _unmet(job.partition, job.analysis, scanned)
         if given["dates"] is not None:
             _tell_range(self._title, given["dates"], len(found), total)
         if unmet:
@@ -125,37 +157,39 @@ class Command:
 
     def _check_flags(self) -> None:
         given = self._given
-        check_jobs(given["jobs"])
         if given["dry_run"] and given["findings"] is not None:
             raise SettingError("does not go with --dry-run", where="--findings", remedy="Leave one of them out.")
         if given["fallback"] is not None and not given["allow_legacy"]:
             raise SettingError("goes with --allow-legacy", where="--fallback", remedy="Add --allow-legacy.")
 
-    def _scan_day(self, part: Partition, analysis: Path, book: Rulebook, selection: Selection) -> Scanned | None:
-        from modbot.stages.judge import legacy_green
-        from modbot.stages.scan import ScanJob, scan
+    def _job(self, part: Partition, analysis: Path, book: Rulebook, spans: Sequence[Span]) -> ScanJob | None:
+        """The day's scan; None where there is nothing to judge by, and that is allowed."""
+        from modbot.stages.scan import ScanJob
 
         given = self._given
-        outputs = self._outputs(part)
+        outputs, selection = self._outputs(part), self._selection()
         if given["print_config"]:
-            judging = {"unjudged": given["unjudged"], "consts": dict(given["consts"]), "dry_run": given["dry_run"]}
+            judging = {
+                "unjudged": given["unjudged"],
+                "consts": dict(given["consts"]),
+                "dry_run": given["dry_run"],
+                "jobs": given["jobs"],
+            }
             _print_config(part, book, {"analysis": str(analysis), **outputs.shown, **selection.shown, **judging})
         legacy = book.loaded.legacy and given["allow_legacy"]
         if legacy and given["fallback"] != "green":
             click.echo(f"{part.date}: skipped, the rules file is legacy; nothing was written")
             return None
-        judge = legacy_green if legacy else book.judge(given["unjudged"])
-        job = ScanJob(
+        return ScanJob(
             partition=part,
             analysis=analysis,
-            judge=judge,
+            book=book,
+            unjudged=given["unjudged"],
+            all_green=legacy,
             selection=selection,
             outputs=outputs,
-            account=book.account,
+            spans=spans,
         )
-        scanned = scan(job)
-        _tell(self._title, part, book, scanned)
-        return scanned
 
     def _outputs(self, part: Partition) -> Outputs:
         from modbot.stages.scan import outputs_of

@@ -91,6 +91,16 @@ class RuleSet(ABC):
             counts[site.owner][site.kind] = counts[site.owner].get(site.kind, 0) + count
         return dict(counts)
 
+    @property
+    def failures(self) -> Counter[int]:
+        """How often something could not be evaluated so far, by the number of its site."""
+        return Counter(self._counts)
+
+    def add_failures(self, failures: Mapping[int, int]) -> None:
+        """Counts, and tells, what the same rules could not evaluate in another process."""
+        for number, count in sorted(failures.items()):
+            self._count(number, count)
+
     def forget_issues(self) -> None:
         """Counts from 0 again: what is judged next is a run of its own."""
         self._counts.clear()
@@ -99,11 +109,12 @@ class RuleSet(ABC):
         """The ids of the rules that match no record whatever its scores, given what the models can see."""
         return can_match(self.program, capabilities)
 
-    def _count(self, number: int) -> int:
+    def _count(self, number: int, times: int = 1) -> int:
         site = self.sites[number]
-        self._counts[number] += 1
-        self._logged[site.owner, site.kind] += 1
-        if self._logged[site.owner, site.kind] <= LOGGED_AT_MOST:
+        self._counts[number] += times
+        told = self._logged[site.owner, site.kind]
+        self._logged[site.owner, site.kind] += times
+        for _ in range(min(times, LOGGED_AT_MOST - told)):
             _log.warning("%s:%d: %s: %s; counted as 0", self.file, site.line, site.owner, site.message)
         return 0
 

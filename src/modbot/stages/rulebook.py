@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,45 @@ class ModeRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rulebook:
-    """A rules file that was read, whatever came of it."""
+class Source:
+    """What a rulebook is made of. `text` is the rules file's; None: it could not be read, for the reason `unread`."""
 
     path: Path
-    loaded: Loaded
+    text: bytes | None
+    unread: str
+    mode: Mode
     mode_source: str
+    consts: Mapping[str, float]
     lists: HashLists
     signals: SignalConfig
+
+    def open(self) -> Rulebook:
+        """The rules, checked and compiled."""
+        if self.text is None:
+            loaded = unreadable(str(self.path), self.unread, mode=self.mode)
+        else:
+            lists = self.lists.lists.keys()
+            loaded = load_rules(self.text, file=str(self.path), mode=self.mode, consts=self.consts, lists=lists)
+        return Rulebook(source=self, loaded=loaded)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rulebook:
+    """A rules file that was read, whatever came of it. To another process it goes as its source, and is opened anew."""
+
+    source: Source
+    loaded: Loaded
+
+    def __reduce__(self) -> tuple[Callable[[], Rulebook], tuple[()]]:
+        return self.source.open, ()
+
+    @property
+    def path(self) -> Path:
+        return self.source.path
+
+    @property
+    def mode_source(self) -> str:
+        return self.source.mode_source
 
     @property
     def mode(self) -> Mode:
@@ -131,7 +162,8 @@ class Rulebook:
         """
         self.ruleset.forget_issues()
         group = self.ruleset.groups.get(NSFW_GROUP, Group(()))
-        return RulesJudge(self.ruleset, unjudged=unjudged, lists=lists or self.lists, signals=signals_of(group, self.signals))
+        signals = signals_of(group, self.source.signals)
+        return RulesJudge(self.ruleset, unjudged=unjudged, lists=lists or self.source.lists, signals=signals)
 
 
 def unmatchable_under(models: Collection[str], rules: Path | None) -> list[str]:
@@ -161,15 +193,23 @@ def open_rulebook(
     """
     lists = load_hashlists(hashlists)
     signals = read_signal_config(xsignals)
+    text, unread = None, ""
     try:
-        source = read_at_most(path, MAX_BYTES + 1)
+        text = read_at_most(path, MAX_BYTES + 1)
     except OSError as error:
-        mode, mode_source = modes.settle(None)
-        loaded = unreadable(str(path), error.strerror or str(error), mode=mode)
-    else:
-        mode, mode_source = modes.settle(file_mode(source))
-        loaded = load_rules(source, file=str(path), mode=mode, consts=consts or {}, lists=lists.lists.keys())
-    return Rulebook(path=path, loaded=loaded, mode_source=mode_source, lists=lists, signals=signals)
+        unread = error.strerror or str(error)
+    mode, mode_source = modes.settle(None if text is None else file_mode(text))
+    source = Source(
+        path=path,
+        text=text,
+        unread=unread,
+        mode=mode,
+        mode_source=mode_source,
+        consts=consts or {},
+        lists=lists,
+        signals=signals,
+    )
+    return source.open()
 
 
 def signals_of(nsfw_group: Group, config: SignalConfig) -> Signals:

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
 from modbot.errors import InputError
-from modbot.files.atomic import write_bytes, writing
+from modbot.files.atomic import Draft, storage_errors, tmp_of, write_bytes, writing
 from modbot.files.lease import hold
 from modbot.files.outputs import same_file
 from modbot.files.paths import Partition
 from modbot.records.evidence import read
-from modbot.records.finding import REPORT_COLUMNS, finding
+from modbot.records.finding import REPORT_COLUMNS, Severity, finding
 from modbot.records.jsonl import decode, encode_document
-from modbot.stages.judge import Judge, Judged
-from modbot.stages.lines import numbered_lines
+from modbot.stages.crew import Crew
+from modbot.stages.judge import Judge, Judged, legacy_green
+from modbot.stages.lines import BUFFER_BYTES, WHOLE, Span, numbered_lines
 from modbot.stages.report import part_of, report_beside, report_row
+from modbot.stages.rulebook import Rulebook
 from modbot.stages.select import FILTERS, Selection
-from modbot.stages.sheet import sheet
+from modbot.stages.sheet import rows
 from modbot.stages.tally import Tally
 from modbot.stages.trace import trace_line
 
 Emit = Callable[[Judged], object]
+Kind = Literal["report", "findings", "trace"]
+"""What is written record by record."""
 
 ANOTHER_FILE = "analysis"
 OTHER_COUNT = "records"
@@ -84,14 +92,35 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanJob:
-    """One day's scan. `account` tells of the rules after a run over records of the taggers that it is given."""
+    """One day's scan, as a value that can go to another process.
+
+    `all_green`: the rules are legacy, and judge nothing. `spans`: the parts of `analysis` that are judged at once.
+    """
 
     partition: Partition
     analysis: Path
-    judge: Judge
+    book: Rulebook
+    unjudged: Severity
+    all_green: bool = False
     selection: Selection
     outputs: Outputs
-    account: Callable[[Collection[str]], Mapping[str, Any]]
+    spans: Sequence[Span] = (WHOLE,)
+
+    def judge(self) -> Judge:
+        return legacy_green if self.all_green else self.book.judge(self.unjudged)
+
+    def failures(self) -> Counter[int]:
+        """What could not be evaluated in this process."""
+        return Counter() if self.all_green else self.book.ruleset.failures
+
+    def add_failures(self, failures: Mapping[int, int]) -> None:
+        """Counts what could not be evaluated in another process."""
+        if failures:
+            self.book.ruleset.add_failures(failures)
+
+    def lines(self, span: Span) -> Iterator[tuple[int, bytes]]:
+        remedy = "Analyze the day first (modbot analyze), or name them: --analysis"
+        return numbered_lines(self.analysis, what="the p2 records", remedy=remedy, span=span)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,30 +211,58 @@ def outputs_of(
     )
 
 
-def scan(job: ScanJob) -> Scanned:
-    """Judges a day, or a part of it (see `Extent`).
+def scan_days(jobs: Sequence[ScanJob], crew: Crew, begun: Callable[[], None]) -> Iterator[Scanned]:
+    """Scans each day, and gives what became of each, in order: several days at once, or one in parts, by the crew.
 
-    Nobody else writes the day meanwhile, unless the run writes nothing of its own.
+    Nobody else writes a day meanwhile, unless the run writes nothing of its own. `begun` is called before a record is
+    judged: for a single day, or without a crew, when it is sure that nobody does.
 
     Raises:
-        InputError: the p2 file or p2's metrics cannot be read.
-        BusyError: another run is at work on the day.
+        InputError: a p2 file or p2's metrics cannot be read.
+        BusyError: another run is at work on a day.
+        ModbotError: a process of the crew died.
         StorageError: the disk refused.
     """
+    if len(crew) and len(jobs) > 1:
+        begun()
+        for job, (scanned, failures) in zip(jobs, crew.do([_Day(job) for job in jobs]), strict=True):
+            job.add_failures(failures)
+            yield scanned
+    else:
+        for job in jobs:
+            yield _scan(job, crew, begun)
+
+
+def _scan(job: ScanJob, crew: Crew, begun: Callable[[], None] = lambda: None) -> Scanned:
     with nullcontext() if job.outputs.results is None else hold(job.partition, "modbot scan"):
-        return _scan(job)
+        begun()
+        return _scan_held(job, crew)
 
 
-def _scan(job: ScanJob) -> Scanned:
+@dataclass(frozen=True)
+class _Day:
+    """A day's scan in another process: what became of it, and what could not be evaluated."""
+
+    job: ScanJob
+
+    def __call__(self) -> tuple[Scanned, Counter[int]]:
+        _leave_the_telling()
+        return _scan(self.job, Crew()), self.job.failures()
+
+
+def _scan_held(job: ScanJob, crew: Crew) -> Scanned:
     started = perf_counter()
-    tally = Tally()
+    judge, tally = job.judge(), Tally()
     outputs = job.outputs
     extent = extent_of(job.partition, job.analysis)
-    lines = numbered_lines(
-        job.analysis, what="the p2 records", remedy="Analyze the day first (modbot analyze), or name them: --analysis"
-    )
-    with _emitting(outputs, job.judge, lambda: bool(extent.partial_by(tally))) as emitters:
-        judge_lines(lines, job.judge, job.selection, tally, emitters)
+    own, *others = job.spans
+    with _drafts(outputs, lambda: bool(extent.partial_by(tally))) as drafts, _parts(job, others, drafts, crew) as parts:
+        done = crew.do(parts)
+        judge_lines(job.lines(own), judge, job.selection, tally, _emitters(drafts, judge))
+        for part, (counted, failures) in zip(parts, done, strict=True):
+            _append(part.files, drafts)
+            tally.merge(counted)
+            job.add_failures(failures)
     partial_by = extent.partial_by(tally)
     metrics = tally.metrics(
         wall_time_s=perf_counter() - started,
@@ -215,7 +272,7 @@ def _scan(job: ScanJob) -> Scanned:
             "partial": bool(partial_by),
             "partial_by": partial_by,
         },
-        ruleset=job.account(tally.models),
+        ruleset=job.book.account(tally.models),
     )
     for path in outputs.metrics:
         write_bytes(path, encode_document(metrics))
@@ -223,29 +280,88 @@ def _scan(job: ScanJob) -> Scanned:
 
 
 @contextmanager
-def _emitting(outputs: Outputs, judge: Judge, is_part: Callable[[], bool]) -> Iterator[list[Emit]]:
-    """What takes each finding to the files; these stand when the block has ended well."""
-    emitters: list[Emit] = []
+def _drafts(outputs: Outputs, is_part: Callable[[], bool]) -> Iterator[dict[Kind, Draft]]:
+    """The files that take what a scan writes record by record; they stand when the block has ended well.
+
+    Only when all is counted is it known whether they are the whole day's.
+    """
+    results = outputs.results
     with ExitStack() as stack:
-        if outputs.results is not None:
-            emitters += stack.enter_context(_results(outputs.results, is_part))
+        drafts: dict[Kind, Draft] = {}
+        if results is not None:
+            drafts["report"] = stack.enter_context(writing(results.report))
+            drafts["findings"] = stack.enter_context(writing(results.findings))
+            rows(drafts["report"])(REPORT_COLUMNS)
         if outputs.trace is not None:
-            write = stack.enter_context(writing(outputs.trace)).write
-            emitters.append(lambda judged: write(trace_line(judged, judge)))
-        yield emitters
+            drafts["trace"] = stack.enter_context(writing(outputs.trace))
+        yield drafts
+        if results is not None and is_part():
+            drafts["findings"].path, drafts["report"].path = results.part_findings, results.part_report
+
+
+def _emitters(files: Mapping[Kind, BinaryIO], judge: Judge) -> list[Emit]:
+    """What takes each finding to the files."""
+    emitters: list[Emit] = []
+    if "report" in files:
+        write_row = rows(files["report"])
+        emitters.append(lambda judged: write_row(report_row(judged.reading.evidence, judged.tags, judged.outcome)))
+    if "findings" in files:
+        write = files["findings"].write
+        emitters.append(lambda judged: write(finding(judged.reading.line, judged.outcome)))
+    if "trace" in files:
+        trace = files["trace"].write
+        emitters.append(lambda judged: trace(trace_line(judged, judge)))
+    return emitters
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The scan of a span of the day in another process, into files of its own."""
+
+    job: ScanJob
+    span: Span
+    files: Mapping[Kind, Path]
+
+    def __call__(self) -> tuple[Tally, Counter[int]]:
+        _leave_the_telling()
+        tally = Tally()
+        judge = self.job.judge()
+        with ExitStack() as stack:
+            files = {kind: stack.enter_context(_scratch(path)) for kind, path in self.files.items()}
+            judge_lines(self.job.lines(self.span), judge, self.job.selection, tally, _emitters(files, judge))
+        return tally, self.job.failures()
 
 
 @contextmanager
-def _results(results: Results, is_part: Callable[[], bool]) -> Iterator[tuple[Emit, Emit]]:
-    """As `_emitting`; only when all is counted is it known whether they are the whole day's."""
-    with writing(results.report) as report, writing(results.findings) as findings:
-        write_row, write = sheet(report, REPORT_COLUMNS), findings.write
-        yield (
-            lambda judged: write_row(report_row(judged.reading.evidence, judged.tags, judged.outcome)),
-            lambda judged: write(finding(judged.reading.line, judged.outcome)),
-        )
-        if is_part():
-            findings.path, report.path = results.part_findings, results.part_report
+def _parts(job: ScanJob, spans: Sequence[Span], drafts: Mapping[Kind, Draft], crew: Crew) -> Iterator[list[_Part]]:
+    """The parts of the day that other processes judge; their files are gone when the block has ended."""
+    parts = [_Part(job, span, {kind: tmp_of(draft.path) for kind, draft in drafts.items()}) for span in spans]
+    try:
+        yield parts
+    except BaseException:
+        # Whoever is still at a part would make its files again.
+        crew.end()
+        raise
+    finally:
+        for path in chain.from_iterable(part.files.values() for part in parts):
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
+
+
+def _scratch(path: Path) -> Draft:
+    with storage_errors(path):
+        return Draft(path, path)
+
+
+def _append(part: Mapping[Kind, Path], drafts: Mapping[Kind, Draft]) -> None:
+    for kind, path in part.items():
+        with path.open("rb") as data:
+            shutil.copyfileobj(data, drafts[kind], BUFFER_BYTES)
+
+
+def _leave_the_telling() -> None:
+    """What this process cannot evaluate is told by the one that asked: five times in all, not by each."""
+    logging.getLogger("modbot.rules").disabled = True
 
 
 def judge_lines(

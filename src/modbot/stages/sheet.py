@@ -16,6 +16,13 @@ WriteRow = Callable[[Sequence[str]], object]
 
 def sheet(out: BinaryIO, columns: Sequence[str]) -> WriteRow:
     """Writes the header, and gives what writes a row. UTF-8, LF."""
+    write_row = rows(out)
+    write_row(columns)
+    return write_row
+
+
+def rows(out: BinaryIO) -> WriteRow:
+    """What writes a row, where the header is another's."""
 
     def write_row(cells: Sequence[str]) -> None:
         # Most rows hold nothing to quote.
@@ -24,7 +31,6 @@ def sheet(out: BinaryIO, columns: Sequence[str]) -> WriteRow:
             line = ",".join(map(_quoted, cells))
         out.write(f"{line}\n".encode())
 
-    write_row(columns)
     return write_row
 
 

@@ -1,0 +1,151 @@
+"""Processes beside this one that do tasks for it."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from multiprocessing.connection import Connection, wait
+from typing import Any, NoReturn, Self, TypeVar
+
+from modbot.errors import InterruptedRunError, ModbotError
+from modbot.files.processes import end_with
+
+T = TypeVar("T")
+Task = Callable[[], T]
+"""Something to do, as a value: it can be pickled, and so can what it gives."""
+
+PATIENCE_SECONDS = 10.0
+"""How long a process may take to put its things away when it is told to end."""
+
+
+class Crew:
+    """So many processes, started at once; none, if nothing is said. `preload` is the module that their tasks are from.
+
+    At the end of the `with` block every one is ended, be its task done or not.
+    """
+
+    def __init__(self, size: int = 0, preload: str = __name__) -> None:
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(size):
+                self._workers.append(_Worker(preload))
+        except BaseException:
+            self.end()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def do(self, tasks: Sequence[Task[T]]) -> Iterator[T]:
+        """Has the tasks done: one a process from now on, the others while results are waited for. Results in order.
+
+        Raises:
+            ModbotError: what a task raised; or a process died, or failed for no reason that is known.
+        """
+        waiting = deque(enumerate(tasks))
+        busy = [worker for worker, _ in zip(self._workers, tasks, strict=False)]
+        for worker in busy:
+            worker.give(*waiting.popleft())
+        return self._results(len(tasks), waiting, busy)
+
+    def _results(self, count: int, waiting: deque[tuple[int, Task[T]]], busy: list[_Worker]) -> Iterator[T]:
+        done: dict[int, T] = {}
+        for place in range(count):
+            while place not in done:
+                ready = wait([worker.pipe for worker in busy])
+                for worker in [worker for worker in busy if worker.pipe in ready]:
+                    done[worker.place] = worker.take()
+                    if waiting:
+                        worker.give(*waiting.popleft())
+                    else:
+                        busy.remove(worker)
+            yield done.pop(place)
+
+    def end(self) -> None:
+        """Ends every process; those that are at a task put their things away first."""
+        for worker in self._workers:
+            worker.process.terminate()
+        while self._workers:
+            self._workers.pop().join()
+
+
+class _Worker:
+    """A process, and the place of the task that it is at."""
+
+    def __init__(self, preload: str) -> None:
+        context = mp.get_context("spawn")
+        self.pipe, far = context.Pipe()
+        self.process = context.Process(target=_work, args=(far, os.getpid(), preload), daemon=True)
+        self.process.start()
+        far.close()
+        self.place = -1
+
+    def give(self, place: int, task: Task[Any]) -> None:
+        self.place = place
+        try:
+            self.pipe.send(task)
+        except OSError:
+            # It died in between, which is told when its result is asked for.
+            return
+
+    def take(self) -> Any:  # noqa: ANN401 - what the task gives
+        try:
+            result = self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            raise ModbotError(
+                f"a worker process died (exit code {self.process.exitcode})",
+                remedy="Run the same command again; with --jobs 1 if there is not enough memory for several.",
+            ) from None
+        if isinstance(result, ModbotError):
+            raise result
+        return result
+
+    def join(self) -> None:
+        self.process.join(PATIENCE_SECONDS)
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _work(pipe: Connection[Any, Task[Any]], parent: int, preload: str) -> None:
+    """The life of a process: a task, its result, the next task, until it is told to end."""
+    end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import_module(preload)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        while True:
+            pipe.send(_done(pipe.recv()))
+    except (EOFError, OSError, InterruptedRunError):
+        return
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _done(task: Task[Any]) -> object:
+    try:
+        return task()
+    except InterruptedRunError:
+        raise
+    except ModbotError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - it is told here in full, and ends the run there
+        traceback.print_exc(file=sys.stderr)
+        return ModbotError(f"a worker process failed ({type(error).__name__}: {error})")
+
+
+def _stop(*_: object) -> NoReturn:
+    raise InterruptedRunError("told to end")
