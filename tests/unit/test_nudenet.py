@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from modbot.errors import ModelError
 from modbot.models.nudenet import Detector
-from modbot.models.preparation import PreparedFrame
+from modbot.models.preparation import BlackCorner, PreparedFrame
 from modbot.models.providers import Array, Session
 from modbot.models.registry import Installed
 
@@ -17,10 +19,10 @@ MODEL = Installed("320n", Path("320n"), "3.4.2", digest="0" * 64, verified=True,
 PREPARED = PreparedFrame(0, 640, 320, np.zeros((320, 320, 3), np.uint8))
 
 
-def detector(output: Array) -> Detector:
+def detector(output: Array, *, model: Installed = MODEL, side: int | None = 320) -> Detector:
     """A detector whose model gives this output, [22, rows], for whatever it is shown."""
     runtime = SimpleNamespace(run=lambda *_: [output[np.newaxis]], get_inputs=lambda: [SimpleNamespace(name="images")])
-    return Detector(MODEL, Session(runtime, "cpu", (), (None, 3, 320, 320), (None, *output.shape)))
+    return Detector(model, Session(runtime, "cpu", (), (None, 3, side, side), (None, *output.shape)))
 
 
 def one_face() -> Array:
@@ -45,3 +47,12 @@ def test_numbers_that_are_none_are_not_told_as_nothing_found(number: float, row:
     broken = detector(output)
     with pytest.raises(FloatingPointError, match="not finite"):
         broken.detect([PREPARED])
+
+
+def test_a_model_that_takes_any_size_gets_the_catalogues() -> None:
+    larger = detector(one_face(), model=replace(MODEL, input_size=640), side=None)
+    assert larger.preparation == BlackCorner(size=640)
+    ((face,),) = larger.detect([PREPARED])
+    assert face.box == (140, 70, 40, 20)
+    with pytest.raises(ModelError, match="of what size is not said"):
+        detector(one_face(), side=None)

@@ -212,3 +212,27 @@ def test_categories_of_the_list_are_read(tmp_path: Path) -> None:
     assert tags.names == [tag.name for tag in TAGS]
     assert list(tags.ratings) == [tag.name for tag in TAGS if tag.category == RATING]
     assert [tags.names[i] for i in tags.character] == [tag.name for tag in TAGS if tag.category == CHARACTER]
+
+
+def test_the_catalogue_says_what_is_listed_and_how_large_the_input_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain = described(opened(tmp_path), picture := Image.new("RGB", (9, 9), "white"))
+    Path("configs").mkdir()
+    entry = """models:
+  tiny:
+    kind: tagger
+    source: {from: import, page: here}
+    files: {model.onnx: null, selected_tags.csv: null}
+    input_size: 448
+    thresholds: {general: 0.001, character: 0.001}
+    licence: none
+"""
+    Path("configs/models.yaml").write_text(entry)
+    record = described(opened(tmp_path), picture)
+    assert record.general == [pair for pair in record.general_raw if pair[1] >= 0.001] != plain.general
+    assert [name for name, _ in record.character] == ["hatsune_miku"]
+    Path("configs/models.yaml").write_text(entry.replace("448", "384"))
+    with pytest.raises(ModelError, match="takes pictures of 448 pixels, the catalogue says 384"):
+        opened(tmp_path)

@@ -15,7 +15,6 @@ from modbot.models.providers import Array, Execution, Session, open_session
 from modbot.records import jsonl
 from modbot.records.p2 import DETECTION_CLASSES, Detection
 
-_INPUT = 320
 _CANDIDATE_SCORE = 0.2
 _NMS_SCORE = 0.25
 _NMS_IOU = 0.45
@@ -31,6 +30,7 @@ class Detector:
         self._session = session
         self._rgb = rgb
         self.name = model.name
+        self.input_size = _input_size(model, session)
         self.version = f"nudenet {model.revision} {model.name}" + (" rgb" if rgb else "")
         self.provider = session.provider
         self.precision = session.precision
@@ -49,7 +49,7 @@ class Detector:
     @property
     def preparation(self) -> Preparation:
         """What becomes of a picture before it is shown to the model."""
-        return BlackCorner(size=_INPUT)
+        return BlackCorner(size=self.input_size)
 
     def detect(self, batch: Sequence[PreparedFrame]) -> list[list[Detection]]:
         """The detections in each picture, highest score first, boxes in pixels of the original picture.
@@ -58,10 +58,10 @@ class Detector:
             FloatingPointError: the model or its provider is broken, and gives numbers that are not finite.
         """
         outputs = self._session.run([self._planes(one.pixels) for one in batch])
-        return [_detections(output, one) for output, one in zip(outputs, batch, strict=True)]
+        return [_detections(output, one, self.input_size) for output, one in zip(outputs, batch, strict=True)]
 
     def _planes(self, pixels: Pixels) -> Array:
-        """The model's input, float32 [3, 320, 320], 0 to 1. BGR by default: the thresholds in use were set on it."""
+        """The model's input, float32 [3, side, side], 0 to 1. BGR by default: the thresholds in use were set on it."""
         channels = pixels[:, :, ::-1] if self._rgb else pixels
         return np.ascontiguousarray(channels.transpose(2, 0, 1), dtype=np.float32) * np.float32(1 / 255.0)
 
@@ -96,7 +96,17 @@ def load_detector(model: registry.Installed, execution: Execution, *, rgb: bool 
     return Detector(model, open_session(model.model, execution, digest=model.digest), rgb=rgb)
 
 
-def _detections(output: Array, of: PreparedFrame) -> list[Detection]:
+def _input_size(model: registry.Installed, session: Session) -> int:
+    """The side of the square input [N, 3, side, side]; where the model takes any, the one that the catalogue names."""
+    shape = session.inputs
+    side = (shape[2] if len(shape) == 4 else None) or model.input_size  # noqa: PLR2004 - batch, channels, height, width
+    if side is None:
+        remedy = f"Give {model.name} an entry with its input_size in configs/models.yaml: see docs/models.md."
+        raise ModelError(f"takes {shape}: of what size is not said", where=str(model.model), remedy=remedy)
+    return side
+
+
+def _detections(output: Array, of: PreparedFrame, size: int) -> list[Detection]:
     """Rows of cx, cy, w, h and 18 scores as detections; float32 throughout, in the package's order of operations."""
     if not np.isfinite(output).all():
         raise FloatingPointError("the model gave a number that is not finite")
@@ -108,10 +118,10 @@ def _detections(output: Array, of: PreparedFrame) -> list[Detection]:
     classes = rows[:, 4:].argmax(axis=1)
     side = max(of.width, of.height)
     centre_x, centre_y, w, h = rows[:, :4].T
-    x = np.clip((centre_x - w / 2) * side / _INPUT, 0, of.width)
-    y = np.clip((centre_y - h / 2) * side / _INPUT, 0, of.height)
-    w = np.minimum(w * side / _INPUT, of.width - x)
-    h = np.minimum(h * side / _INPUT, of.height - y)
+    x = np.clip((centre_x - w / 2) * side / size, 0, of.width)
+    y = np.clip((centre_y - h / 2) * side / size, 0, of.height)
+    w = np.minimum(w * side / size, of.width - x)
+    h = np.minimum(h * side / size, of.height - y)
     boxes = np.stack((x, y, w, h), axis=1)
     kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), _NMS_SCORE, _NMS_IOU)
     return [

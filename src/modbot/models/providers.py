@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
@@ -37,6 +38,8 @@ _DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 """Where the buffers of a batch are bound."""
 
 _FATAL = 4
+_SOURCE = re.compile(r"^/\S+:\d+ .*?\) ")
+"""Where in ONNX Runtime's source an error comes from, with which some messages begin."""
 
 # ONNX Runtime reports a provider that does not start on stderr as well; `Session.warnings` says it once.
 ort.set_default_logger_severity(_FATAL)
@@ -139,7 +142,8 @@ class _Opening:
         except ModbotError:
             raise
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's own exceptions share no base but this
-            self._failed(f"{name}: {' '.join(str(error).split()) or type(error).__name__}", silent=silent)
+            what = _SOURCE.sub("", " ".join(str(error).split())) or type(error).__name__
+            self._failed(f"{name}: {what}", silent=silent)
             return None
         if _NAMES[name] not in runtime.get_providers():
             self._failed(f"{name}: it does not start here (driver or libraries missing)", silent=silent)

@@ -113,7 +113,7 @@ class _OnSession:
         self._session = session
         self.name = model.name
         self.revision = model.revision
-        self.input_size = _input_size(model.model, session)
+        self.input_size = _input_size(model, session)
         self.provider = session.provider
         self.precision = session.precision
         self.warnings = session.warnings
@@ -286,10 +286,13 @@ def _bad_tags(path: Path, what: str) -> ModelError:
     return ModelError(what, where=str(path), remedy="It has to be the selected_tags.csv of the model's own release.")
 
 
-def _input_size(path: Path, session: Session) -> int:
-    """The side of the square input [N, side, side, 3]."""
+def _input_size(model: registry.Installed, session: Session) -> int:
+    """The side of the square input [N, side, side, 3]; where the model takes any, the one that the catalogue names."""
     shape = session.inputs
-    side = shape[1] if len(shape) == 4 else None  # noqa: PLR2004 - batch, height, width, channels
-    if side is None or shape[1:] != (side, side, 3):
-        raise ModelError(f"takes {shape}; [batch, side, side, 3] is needed", where=str(path))
+    side = (shape[1] if len(shape) == 4 else None) or model.input_size  # noqa: PLR2004 - batch, height, width, channels
+    if side is None or shape[1:] not in {(side, side, 3), (None, None, 3)}:
+        raise ModelError(f"takes {shape}; [batch, side, side, 3] is needed", where=str(model.model))
+    if model.input_size not in {None, side}:
+        what = f"takes pictures of {side} pixels, the catalogue says {model.input_size}"
+        raise ModelError(what, where=str(model.model), remedy="Mend its input_size in configs/models.yaml.")
     return side
