@@ -38,6 +38,7 @@ OWNERS = {
     "imagehash": {"models"},
     "jsonschema": {"stages"},
     "numpy": {"models", "stages"},
+    "onnx": {"models"},
     "onnxruntime": {"models"},
     "rich": {"cli"},
     "yaml": {"models", "rules", "stages"},
