@@ -16,7 +16,14 @@ from samples.pictures import PHOTOGRAPHS
 from tests.click_lines import parse
 
 REPOSITORY = Path(__file__).parents[2]
-READERS = ("README.md", "README.ja.md", "docs/operators-guide.md", "docs/operators-guide.ja.md", "CONTRIBUTING.md")
+READERS = (
+    "README.md",
+    "README.ja.md",
+    "docs/operators-guide.md",
+    "docs/operators-guide.ja.md",
+    "docs/models.md",
+    "CONTRIBUTING.md",
+)
 BINARY = {".png", ".jpg", ".gif", ".webp", ".onnx", ".npy", ".npz"}
 
 # In two parts, so that this file is not among those that hold one.
