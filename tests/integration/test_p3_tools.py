@@ -174,7 +174,7 @@ def test_uncertain_records_are_the_nearest_first(day: Day) -> None:
     assert [row["nearest"] for row in rows] == ["questionable", "explicit", "exposure", "questionable"]
     assert list(rows[0])[:4] == ["message_link", "questionable", "explicit", "exposure"]
     assert rows[1]["explicit"] == "0.205000"
-    assert "4 of 4 uncertain records; 1 records have no scores" in ran.out
+    assert "4 of 4 uncertain records; 1 record without scores" in ran.out
     day.ok("uncertain", "--topn", "2", "--out", "u.csv")
     assert table(Path("u.csv")) == rows[:2]
     day.ok("uncertain", "--q-thr", "0.9", "--e-thr", "0.5", "--eps", "0", "--out", "u.csv")

@@ -108,7 +108,7 @@ def _identity(found: Explained) -> Iterator[str]:
     yield "no image" if found.sha256 is None else f"sha256 {found.sha256}"
     if found.message_links:
         more = len(found.message_links) - 1
-        yield found.message_links[0] + (f" and {counted(more, 'message')} more" if more else "")
+        yield found.message_links[0] + (f" and {more} more" if more else "")
 
 
 def _rule(explanation: Explanation, rule: ExplainedRule, depth: int) -> Iterator[Line]:
@@ -200,11 +200,6 @@ def number(value: float) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:.6g}"
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 message`, `2 messages`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _wrapped(items: Iterable[str]) -> Iterator[Line]:

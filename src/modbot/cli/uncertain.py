@@ -54,6 +54,7 @@ def uncertain(
     analysis: Path | None,
 ) -> None:
     """Sample the records nearest to the thresholds for review."""
+    from modbot.cli.show import counted
     from modbot.records.tags import Group
     from modbot.stages.configs import read_signal_config
     from modbot.stages.rulebook import signals_of
@@ -65,5 +66,5 @@ def uncertain(
     signals = signals_of(Group(()), read_signal_config())
     thresholds = Thresholds(questionable=q_thr, explicit=e_thr, exposure=exposure_thr, eps=eps)
     sampled = sample_uncertain(part, thresholds, topn, signals, analysis=analysis, out=out)
-    unscored = f"; {sampled.unscored} records have no scores" if sampled.unscored else ""
-    click.echo(f"{sampled.written} of {sampled.near} uncertain records{unscored}: {sampled.path}")
+    unscored = f"; {counted(sampled.unscored, 'record')} without scores" if sampled.unscored else ""
+    click.echo(f"{sampled.written} of {counted(sampled.near, 'uncertain record')}{unscored}: {sampled.path}")

@@ -79,7 +79,7 @@ class RanTests(msgspec.Struct, frozen=True, kw_only=True):
 def run_tests(book: Rulebook) -> RanTests:
     """Runs the tests of a rules file. Raises RulesError where none of its rules run."""
     cases = book.loaded.cases
-    judges: dict[frozenset[str], RulesJudge] = {}
+    judges = {frozenset[str](): book.judge(UNJUDGED, HashLists())}
     results = []
     for case in cases.tests:
         known = case.record.known
