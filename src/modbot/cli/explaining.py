@@ -27,7 +27,7 @@ STYLES: dict[Tone, str] = {
     "green": "bold green",
 }
 INDENT = "  "
-NAMES_WIDTH = 100
+NAMES_WIDTH = 78
 
 
 class Line(NamedTuple):
@@ -51,7 +51,7 @@ def echo(lines: Iterable[Line]) -> None:
     console = Console(highlight=False)
     for each in lines:
         text = Text(each.text, style=STYLES[each.tone], overflow="fold")
-        console.print(Padding(text, (0, 0, 0, len(INDENT) * each.depth)))
+        console.print(Padding(text, (0, 0, 0, len(INDENT) * each.depth), expand=False))
 
 
 def explained(found: Explained) -> Iterator[Line]:
