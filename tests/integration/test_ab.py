@@ -20,7 +20,8 @@ def test_the_comparison_is_what_two_scans_say(day: Day) -> None:
     pairs = list(zip(jsonl(Path("a.jsonl")), jsonl(Path("b.jsonl")), strict=True))
     found = document(day.part.ab_compare)
     assert set(found) == {
-        *("total", "countsA", "countsB", "delta", "confusion", "top_rule_delta", "modeA", "modeB", "note")
+        *("total", "countsA", "countsB", "delta", "confusion", "top_rule_delta", "modeA", "modeB", "note"),
+        *("overlapA", "overlapB"),
     }
     assert found["total"] == 300
     assert found["note"] is None

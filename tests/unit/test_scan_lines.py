@@ -11,7 +11,7 @@ from modbot.records.finding import SEVERITIES
 from modbot.records.tags import Group
 from modbot.rules import load_rules
 from modbot.signals import SignalConfig
-from modbot.stages.compare import Difference, _Largest
+from modbot.stages.compare import Difference, Largest
 from modbot.stages.hashlists import HashLists
 from modbot.stages.judge import Judged, RulesJudge
 from modbot.stages.rulebook import signals_of
@@ -77,7 +77,7 @@ def test_the_order_of_the_records_does_not_matter(records: list[bytes]) -> None:
 def test_the_largest_are_those_that_sorting_finds(sizes: list[float], count: int) -> None:
     (one,) = scanned(RECORDS[:1], Selection())[1]
     differences = [Difference(one.reading, one.outcome, one.outcome, size) for size in sizes]
-    largest = _Largest(count)
+    largest = Largest(count)
     for difference in differences:
         largest.add(difference)
     assert [id(found) for found in largest.largest()] == [

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from modbot.cli.judging import MODES, const_option, days_of, environment_mode, inputs_of, mode_option, tell_rules
+from modbot.cli.judging import (
+    MODES,
+    const_option,
+    crew_size,
+    days_of,
+    environment_mode,
+    inputs_of,
+    jobs_option,
+    mode_option,
+    tell_rules,
+)
 from modbot.cli.options import PATH, partition_options
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE
@@ -15,8 +28,11 @@ from modbot.records.finding import SEVERITIES
 from modbot.settings import load
 
 if TYPE_CHECKING:
+    from modbot.files.paths import Partition
     from modbot.rules import Mode
     from modbot.stages.compare import Compared
+    from modbot.stages.crew import Crew
+    from modbot.stages.lines import Span
     from modbot.stages.rulebook import Rulebook
 
 
@@ -41,56 +57,89 @@ if TYPE_CHECKING:
 @mode_option
 @const_option
 @click.option("--allow-legacy", is_flag=True, help="A side that is not version 2 is no error: only a note is written.")
-@click.option("--dates", metavar="DAY..DAY", help="Several days as one comparison; overrides --date.")
+@click.option("--dates", metavar="DAY..DAY", help="Several days, each on its own and all as one; overrides --date.")
+@jobs_option
 def ab(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
-    """Compare two rules files on the same day."""
-    from modbot.stages.compare import SampleForm, ab_outputs, compare, skip_legacy
+    """Compare two rules files on the same day.
+
+    Over several days the files hold the whole range; each day has its own beside them, with the date in the name.
+    """
+    from modbot.stages.crew import Crew
+    from modbot.stages.lines import WHOLE, spans
 
     settings = load()
     found, _ = days_of(settings, given["profile"], given["date"], given["dates"], given["analysis"])
-    outputs = ab_outputs(found[-1][0], out_dir=given["out_dir"], out_json=given["out_json"], out_csv=given["out_csv"])
-    refuse_clashes([*inputs_of(found), ("--rulesA", given["rules_a"]), ("--rulesB", given["rules_b"])], outputs.named)
+    parts = [WHOLE] if len(found) > 1 else spans(found[0][1], given["jobs"])
+    # The processes of the crew start up while this one does.
+    with Crew(crew_size(found, parts, given["jobs"]), "modbot.stages.compare") as crew:
+        _compare(given, found, parts, crew, environment_mode(settings))
+
+
+def _compare(
+    given: Mapping[str, Any],
+    found: Sequence[tuple[Partition, Path]],
+    parts: Sequence[Span],
+    crew: Crew,
+    environment: Mode | None,
+) -> None:
+    from modbot.stages.compare import AbJob, SampleForm, ab_outputs, compare_days, day_outputs, skip_legacy
+
+    several = given["dates"] is not None
+    whole = ab_outputs(found[-1][0], out_dir=given["out_dir"], out_json=given["out_json"], out_csv=given["out_csv"])
+    days = [day_outputs(part, out_dir=given["out_dir"]) for part, _ in found] if several else [whole]
+    outputs = [*days, whole] if several else [whole]
+    refuse_clashes(
+        [*inputs_of(found), ("--rulesA", given["rules_a"]), ("--rulesB", given["rules_b"])],
+        chain.from_iterable(each.named for each in outputs),
+    )
     form = SampleForm(
         count=given["sample_diff"], minimal=given["samples_minimal"], redact_urls=given["samples_redact_urls"]
     )
-    a, b = (_open(given, name, environment_mode(settings)) for name in ("rules_a", "rules_b"))
-    modes = (a.mode, b.mode)
-    if given["allow_legacy"] and (a.loaded.legacy or b.loaded.legacy):
-        compared = skip_legacy(modes, outputs)
+    books = _open(given, "rules_a", environment), _open(given, "rules_b", environment)
+    told = cache(lambda: _tell_rules(books))
+    if given["allow_legacy"] and any(book.loaded.legacy for book in books):
+        told()
+        compared = skip_legacy(books, outputs)
     else:
-        judges = a.judge("yellow"), b.judge("yellow")
-        compared = compare([path for _, path in found], judges, modes, outputs, form)
-    _tell(compared, a, b)
+        jobs = [
+            AbJob(analysis=analysis, books=books, outputs=each, form=form, spans=parts)
+            for (_, analysis), each in zip(found, days, strict=True)
+        ]
+        compared = compare_days(jobs, whole if several else None, crew, told)
+    _tell(compared, *books)
 
 
 def _open(given: Mapping[str, Any], name: str, environment: Mode | None) -> Rulebook:
     from modbot.stages.rulebook import ModeRequest, open_rulebook
 
     modes = ModeRequest(lock=given["lock_mode"], flag=given["dsl_mode"], environment=environment)
-    book = open_rulebook(given[name], modes, consts=dict(given["consts"]))
-    tell_rules(book, name[-1].upper())
-    return book
+    return open_rulebook(given[name], modes, consts=dict(given["consts"]))
+
+
+def _tell_rules(books: tuple[Rulebook, Rulebook]) -> None:
+    for book, side in zip(books, "AB", strict=True):
+        tell_rules(book, side)
 
 
 def _tell(compared: Compared, a: Rulebook, b: Rulebook) -> None:
     from modbot.cli.show import counts, facts, grid
 
-    document = compared.document
+    document, found = compared.document, compared.found
     facts(
-        f"A/B of {compared.total} records: {compared.differing} differ",
+        f"A/B of {found.total} records: {found.samples.seen} differ",
         [
             ("A", f"{a.path}, mode {a.mode}"),
             ("B", f"{b.path}, mode {b.mode}"),
-            ("model", counts(dict(compared.models.most_common()))),
+            ("model", counts(dict(found.models.most_common()))),
             *(
-                (f"cannot match under open_nsfw in {side}", ", ".join(book.account(compared.models)["unmatchable"]))
+                (f"cannot match under open_nsfw in {side}", ", ".join(book.account(found.models)["unmatchable"]))
                 for side, book in (("A", a), ("B", b))
             ),
             ("note", document["note"] or ""),
             ("written", ", ".join(str(path) for path in compared.written)),
         ],
     )
-    if not compared.total:
+    if not found.total:
         return
     counts_a, counts_b, delta = (document[name] for name in ("countsA", "countsB", "delta"))
     grid(
@@ -103,11 +152,26 @@ def _tell(compared: Compared, a: Rulebook, b: Rulebook) -> None:
         ("A", *SEVERITIES),
         [(x, *(str(document["confusion"].get(f"{x}->{y}", 0)) for y in SEVERITIES)) for x in SEVERITIES],
     )
+    won_a, won_b = (side.won for side in found.sides)
     grid(
         "rules that gained or lost",
         ("rule", "A", "B", "change"),
         [
-            (rule, str(compared.rules_a[rule]), str(compared.rules_b[rule]), f"{change:+d}")
+            (rule, str(won_a[rule]), str(won_b[rule]), f"{change:+d}")
             for rule, change in document["top_rule_delta"].items()
         ],
     )
+    for side in "AB":
+        grid(
+            f"rules of {side} that match together",
+            ("rule", "matches", "won", "alone", "most with", "share"),
+            [
+                (
+                    rule,
+                    *(str(shared[name]) for name in ("matches", "won", "alone")),
+                    shared["most_with"] or "",
+                    f"{shared['share']:.0%}",
+                )
+                for rule, shared in document[f"overlap{side}"].items()
+            ],
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -97,6 +97,13 @@ def jobs_option(command: F) -> F:
         show_default=True,
         help="Processes that judge: one day in so many parts, or with --dates so many days at once.",
     )(command)
+
+
+def crew_size(found: Sequence[object], parts: Sequence[object], jobs: int) -> int:
+    """How many processes `--jobs` asks for beside this one: for all parts of a day but the first, or for days."""
+    if len(found) == 1:
+        return len(parts) - 1
+    return min(jobs, len(found)) if jobs > 1 else 0
 
 
 def environment_mode(settings: Settings) -> Mode | None:

@@ -13,6 +13,7 @@ import click
 
 from modbot.cli.judging import (
     const_option,
+    crew_size,
     dated,
     days_of,
     environment_mode,
@@ -101,7 +102,7 @@ class Command:
         found, missing = days_of(self._settings, given["profile"], given["date"], given["dates"], given["analysis"])
         spans = self._spans(found)
         # The processes of the crew start up while this one does.
-        with Crew(self._crew_size(found, spans), "modbot.stages.scan") as crew:
+        with Crew(crew_size(found, spans, given["jobs"]), "modbot.stages.scan") as crew:
             self._scan(found, missing, spans, crew)
 
     def _spans(self, found: Sequence[tuple[Partition, Path]]) -> list[Span]:
@@ -110,12 +111,6 @@ class Command:
         from modbot.stages.lines import WHOLE, spans
 
         return [WHOLE] if counted or len(found) > 1 else spans(found[0][1], self._given["jobs"])
-
-    def _crew_size(self, found: Sequence[tuple[Partition, Path]], spans: Sequence[Span]) -> int:
-        jobs: int = self._given["jobs"]
-        if len(found) == 1:
-            return len(spans) - 1
-        return min(jobs, len(found)) if jobs > 1 else 0
 
     def _scan(
         self,

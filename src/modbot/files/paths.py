@@ -118,5 +118,18 @@ class Partition:
         return self.root / "exports" / "p3_ab_diff_samples.jsonl"
 
     @property
+    def ab_day_compare(self) -> Path:
+        """As the three above, of a day that is compared as one of several."""
+        return self.root / "metrics" / "p3" / f"p3_ab_compare_{self.date}.json"
+
+    @property
+    def ab_day_diff(self) -> Path:
+        return self.root / "exports" / f"p3_ab_diff_{self.date}.csv"
+
+    @property
+    def ab_day_samples(self) -> Path:
+        return self.root / "exports" / f"p3_ab_diff_samples_{self.date}.jsonl"
+
+    @property
     def uncertain(self) -> Path:
         return self.root / "review" / "uncertain_top200.csv"

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import heapq
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from modbot.files.atomic import storage_errors, write_bytes, writing
 from modbot.files.lease import hold
 from modbot.files.paths import Partition
 from modbot.records.evidence import Reading, read
-from modbot.records.finding import DIFF_COLUMNS, RANK, SEVERITIES, Outcome
+from modbot.records.finding import DIFF_COLUMNS, RANK, SEVERITIES, Outcome, Severity
 from modbot.records.jsonl import decode_any, encode_document, encode_line
-from modbot.stages.judge import Judge
-from modbot.stages.lines import numbered_lines
+from modbot.stages.crew import Crew
+from modbot.stages.judge import Judged
+from modbot.stages.lines import WHOLE, Span, numbered_lines
+from modbot.stages.parts import Part, append, leave_the_telling, parts_of
 from modbot.stages.redact import redacted
-from modbot.stages.sheet import WriteRow, cell, number, sheet
+from modbot.stages.rulebook import Rulebook
+from modbot.stages.sheet import WriteRow, cell, number, rows
 
 COMPARE_NAME = "p3_ab_compare.json"
 DIFF_NAME = "p3_ab_diff.csv"
@@ -31,6 +32,13 @@ LEGACY_NOTE = "skipped due to legacy ruleset"
 
 RULE_ONLY = 0.5
 """The size of a difference in the rule alone; one in severity is as large as the steps between."""
+
+UNJUDGED: Severity = "yellow"
+MOST_COMBINATIONS = 10_000
+"""So many combinations of rules that matched together are kept apart before they are counted by pairs."""
+
+ALONE = -1
+"""Stands in the place of the other rule, where there was none."""
 
 TOP_DELTAS = 20
 SHORT_REASONS = 3
@@ -45,6 +53,10 @@ class AbOutputs:
     compare: tuple[Path, ...]
     diff: tuple[Path, ...]
     samples: tuple[Path, ...]
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        return (*self.compare, *self.diff, *self.samples)
 
     @property
     def named(self) -> Iterator[tuple[str, Path]]:
@@ -73,16 +85,32 @@ class Difference(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """What an A/B run counted: records by tagger, and by the rule that decided them on each side."""
+class AbJob:
+    """The comparison of one day, as a value that can go to another process; `spans` are judged at once."""
 
-    total: int
-    differing: int
+    analysis: Path
+    books: tuple[Rulebook, Rulebook]
+    outputs: AbOutputs
+    form: SampleForm
+    spans: Sequence[Span] = (WHOLE,)
+
+    def lines(self, span: Span) -> Iterator[tuple[int, bytes]]:
+        remedy = "Analyze the day first (modbot analyze), or name them: --analysis"
+        return numbered_lines(self.analysis, what="the p2 records", remedy=remedy, span=span)
+
+    def add_failures(self, found: Found) -> None:
+        """Counts what could not be evaluated in another process."""
+        for book, failures in zip(self.books, found.failures, strict=True):
+            book.ruleset.add_failures(failures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What an A/B run found, and the files that it wrote."""
+
+    found: Found
     document: Mapping[str, Any]
-    models: Counter[str]
-    rules_a: Counter[str]
-    rules_b: Counter[str]
-    written: tuple[Path, ...] = ()
+    written: tuple[Path, ...]
 
 
 def ab_outputs(
@@ -98,89 +126,150 @@ def ab_outputs(
     )
 
 
-def compare(
-    analyses: Iterable[Path],
-    judges: tuple[Judge, Judge],
-    modes: tuple[str, str],
-    outputs: AbOutputs,
-    form: SampleForm,
-) -> Compared:
-    """Judges every record by A and by B, and writes the comparison, the diff and the samples.
+def day_outputs(partition: Partition, *, out_dir: Path | None = None) -> AbOutputs:
+    """Where a day goes that is one of several: beside the files that tell of all of them, under names of its own."""
+    own = AbOutputs(
+        partition=partition,
+        compare=(partition.ab_day_compare,),
+        diff=(partition.ab_day_diff,),
+        samples=(partition.ab_day_samples,),
+    )
+    if out_dir is None:
+        return own
+    return AbOutputs(
+        partition=partition,
+        compare=(*own.compare, out_dir / partition.ab_day_compare.name),
+        diff=(*own.diff, out_dir / partition.ab_day_diff.name),
+        samples=(*own.samples, out_dir / partition.ab_day_samples.name),
+    )
+
+
+def compare_days(jobs: Sequence[AbJob], whole: AbOutputs | None, crew: Crew, begun: Callable[[], None]) -> Compared:
+    """Judges every record by A and by B, and writes the comparison, the diff and the samples of each day.
+
+    The days of a range, at once if there is a crew, are also told of together, in `whole`; it is None for a day that
+    is no range's. A single day is judged in parts by the crew. `begun` is called before a record is judged, if possible when it is sure that nobody else
+    is at work.
 
     Raises:
         InputError: a p2 file cannot be read.
-        BusyError: another run is at work on the partition.
+        BusyError: another run is at work on a partition.
+        ModbotError: a process of the crew died.
         StorageError: the disk refused.
     """
-    with hold(outputs.partition, HOLDER):
-        return _compare(analyses, judges, modes, outputs, form)
+    if whole is None:
+        (job,) = jobs
+        found, document = _compare(job, crew, begun)
+        return Compared(found=found, document=document, written=job.outputs.all)
+    total = Found(jobs[0].form.count)
+    for found in _days(jobs, crew, begun):
+        total.add(found)
+    with hold(whole.partition, HOLDER), writing(whole.diff[0]) as diff:
+        rows(diff)(DIFF_COLUMNS)
+        for job in jobs:
+            append(job.outputs.diff[0], diff, without_header=True)
+    return Compared(found=total, document=_finish(total, jobs[0], whole), written=whole.all)
 
 
-def _compare(
-    analyses: Iterable[Path],
-    judges: tuple[Judge, Judge],
-    modes: tuple[str, str],
-    outputs: AbOutputs,
-    form: SampleForm,
-) -> Compared:
-    judge_a, judge_b = judges
-    counts = _Counts()
-    samples = _Largest(form.count)
-    lines = chain.from_iterable(_lines(path) for path in analyses)
-    with ExitStack() as stack:
-        out = stack.enter_context(writing(outputs.samples[0]))
-        write_row = sheet(stack.enter_context(writing(outputs.diff[0])), DIFF_COLUMNS)
-        for line_number, line in lines:
-            reading = read(line, line_number)
-            a, b = judge_a(reading).outcome, judge_b(reading).outcome
-            counts.add(reading, a, b)
-            size = difference(a, b)
-            if size:
-                found = Difference(reading, a, b, size)
-                _write_diff(write_row, found)
-                samples.add(found)
-        out.writelines(encode_line(sample(found, form)) for found in samples.largest())
-    document = counts.document(modes)
+def _days(jobs: Sequence[AbJob], crew: Crew, begun: Callable[[], None]) -> Iterator[Found]:
+    if len(jobs) == 1 or not len(crew):
+        for job in jobs:
+            yield _compare(job, crew, begun)[0]
+        return
+    begun()
+    for job, found in zip(jobs, crew.do([_Day(job) for job in jobs]), strict=True):
+        job.add_failures(found)
+        yield found
+
+
+def _compare(job: AbJob, crew: Crew, begun: Callable[[], None] = lambda: None) -> tuple[Found, Mapping[str, Any]]:
+    """One day."""
+    own, *others = job.spans
+    with hold(job.outputs.partition, HOLDER):
+        begun()
+        with writing(job.outputs.diff[0]) as diff, parts_of(others, {"diff": diff}, crew) as parts:
+            rows(diff)(DIFF_COLUMNS)
+            done = crew.do([_Part(job, part) for part in parts])
+            found = _judge(job, own, diff)
+            for part, other in zip(parts, done, strict=True):
+                part.append_to({"diff": diff})
+                job.add_failures(other)
+                found.add(other)
+        return found, _finish(found, job, job.outputs)
+
+
+@dataclass(frozen=True)
+class _Day:
+    """The comparison of a day in another process."""
+
+    job: AbJob
+
+    def __call__(self) -> Found:
+        leave_the_telling()
+        return _compare(self.job, Crew())[0]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The comparison of a part of the day in another process."""
+
+    job: AbJob
+    part: Part
+
+    def __call__(self) -> Found:
+        leave_the_telling()
+        with self.part.writing() as files:
+            return _judge(self.job, self.part.span, files["diff"])
+
+
+def _judge(job: AbJob, span: Span, diff: BinaryIO) -> Found:
+    """Judges the records of a span by both, and writes those that differ."""
+    found = Found(job.form.count)
+    write_row = rows(diff)
+    judge_a, judge_b = (book.judge(UNJUDGED) for book in job.books)
+    for line_number, line in job.lines(span):
+        reading = read(line, line_number)
+        a, b = judge_a(reading), judge_b(reading)
+        found.count(a, b)
+        if size := difference(a.outcome, b.outcome):
+            apart = Difference(reading, a.outcome, b.outcome, size)
+            _write_diff(write_row, apart)
+            found.samples.add(apart)
+    found.failures = tuple(book.ruleset.failures for book in job.books)
+    return found
+
+
+def _finish(found: Found, job: AbJob, outputs: AbOutputs) -> Mapping[str, Any]:
+    """Writes what is known once all is judged: the comparison and the samples; and the further copies."""
+    document = found.document(job.books)
+    with writing(outputs.samples[0]) as out:
+        out.writelines(encode_line(sample(apart, job.form)) for apart in found.samples.largest())
     for path in outputs.compare:
         write_bytes(path, encode_document(document))
     for first, *others in (outputs.diff, outputs.samples):
         for other in others:
-            _copy(first, other)
-    return Compared(
-        total=counts.total,
-        differing=samples.seen,
-        document=document,
-        models=counts.models,
-        rules_a=counts.rules_a,
-        rules_b=counts.rules_b,
-        written=(*outputs.compare, *outputs.diff, *outputs.samples),
-    )
+            with writing(other) as out:
+                append(first, out)
+    return document
 
 
-def skip_legacy(modes: tuple[str, str], outputs: AbOutputs) -> Compared:
+def skip_legacy(books: tuple[Rulebook, Rulebook], outputs: Sequence[AbOutputs]) -> Compared:
     """Writes only the comparison, with a note, and removes the diff and samples of an earlier run.
 
     Raises:
         BusyError: another run is at work on the partition.
         StorageError: the disk refused.
     """
-    counts = _Counts()
-    document = counts.document(modes, note=LEGACY_NOTE)
-    with hold(outputs.partition, HOLDER):
-        for path in outputs.compare:
-            write_bytes(path, encode_document(document))
-        for path in (*outputs.diff, *outputs.samples):
-            with storage_errors(path):
-                path.unlink(missing_ok=True)
-    return Compared(
-        total=0,
-        differing=0,
-        document=document,
-        models=counts.models,
-        rules_a=counts.rules_a,
-        rules_b=counts.rules_b,
-        written=outputs.compare,
-    )
+    found = Found(0)
+    document = found.document(books, note=LEGACY_NOTE)
+    for each in outputs:
+        with hold(each.partition, HOLDER):
+            for path in each.compare:
+                write_bytes(path, encode_document(document))
+            for path in (*each.diff, *each.samples):
+                with storage_errors(path):
+                    path.unlink(missing_ok=True)
+    return Compared(found=found, document=document, written=tuple(path for each in outputs for path in each.compare))
 
 
 def difference(a: Outcome, b: Outcome) -> float:
@@ -189,36 +278,44 @@ def difference(a: Outcome, b: Outcome) -> float:
     return float(steps) or (RULE_ONLY if a.rule_id != b.rule_id else 0.0)
 
 
-def _lines(path: Path) -> Iterable[tuple[int, bytes]]:
-    return numbered_lines(
-        path, what="the p2 records", remedy="Analyze the day first (modbot analyze), or name them: --analysis"
-    )
+class Found:
+    """What is counted on the way, in one process or several: verdicts, the rules of both sides, the differences.
 
+    `sides` are A and B. `failures`: what each side could not evaluate, by the number of its site.
+    """
 
-class _Counts:
-    """Verdicts and rules of both sides, and whose scores they rest on."""
-
-    def __init__(self) -> None:
-        self.total = 0
+    def __init__(self, samples: int) -> None:
         self.models: Counter[str] = Counter()
-        self.rules_a: Counter[str] = Counter()
-        self.rules_b: Counter[str] = Counter()
+        self.sides = Side(), Side()
+        self.samples = Largest(samples)
+        self.failures: tuple[Counter[int], ...] = ()
         self._pairs: Counter[tuple[str, str]] = Counter()
 
-    def add(self, reading: Reading, a: Outcome, b: Outcome) -> None:
-        self.total += 1
-        if (model := reading.evidence.model) is not None:
-            self.models[model] += 1
-        self._pairs[a.severity, b.severity] += 1
-        if a.rule_id is not None:
-            self.rules_a[a.rule_id] += 1
-        if b.rule_id is not None:
-            self.rules_b[b.rule_id] += 1
+    @property
+    def total(self) -> int:
+        return self._pairs.total()
 
-    def document(self, modes: tuple[str, str], note: str | None = None) -> dict[str, Any]:
+    def count(self, a: Judged, b: Judged) -> None:
+        if (model := a.reading.evidence.model) is not None:
+            self.models[model] += 1
+        self._pairs[a.outcome.severity, b.outcome.severity] += 1
+        for side, judged in zip(self.sides, (a, b), strict=True):
+            side.count(judged)
+
+    def add(self, other: Found) -> None:
+        """Adds what was found in records behind these."""
+        self.models.update(other.models)
+        self._pairs.update(other._pairs)
+        self.samples.extend(other.samples)
+        for side, added in zip(self.sides, other.sides, strict=True):
+            side.add(added)
+
+    def document(self, books: tuple[Rulebook, Rulebook], note: str | None = None) -> dict[str, Any]:
         a, b = (self._by_severity(side) for side in (0, 1))
-        deltas = {rule: self.rules_b[rule] - self.rules_a[rule] for rule in sorted({*self.rules_a, *self.rules_b})}
+        won_a, won_b = (side.won for side in self.sides)
+        deltas = {rule: won_b[rule] - won_a[rule] for rule in sorted({*won_a, *won_b})}
         top = sorted((rule for rule, delta in deltas.items() if delta), key=lambda rule: -abs(deltas[rule]))
+        overlap_a, overlap_b = (side.overlap(book) for side, book in zip(self.sides, books, strict=True))
         return {
             "total": self.total,
             "countsA": a,
@@ -226,9 +323,11 @@ class _Counts:
             "delta": {severity: b[severity] - a[severity] for severity in SEVERITIES},
             "confusion": {f"{x}->{y}": n for x in SEVERITIES for y in SEVERITIES if (n := self._pairs[x, y])},
             "top_rule_delta": {rule: deltas[rule] for rule in top[:TOP_DELTAS]},
-            "modeA": modes[0],
-            "modeB": modes[1],
+            "modeA": books[0].mode,
+            "modeB": books[1].mode,
             "note": note,
+            "overlapA": overlap_a,
+            "overlapB": overlap_b,
         }
 
     def _by_severity(self, side: Literal[0, 1]) -> dict[str, int]:
@@ -238,7 +337,59 @@ class _Counts:
         return {severity: found[severity] for severity in SEVERITIES}
 
 
-class _Largest:
+class Side:
+    """The rules of one side: how often each won, and which of them matched together."""
+
+    def __init__(self) -> None:
+        self.won: Counter[str] = Counter()
+        self._matched: Counter[int] = Counter()
+        self._together: Counter[tuple[int, int]] = Counter()
+
+    def count(self, judged: Judged) -> None:
+        if judged.outcome.rule_id is not None:
+            self.won[judged.outcome.rule_id] += 1
+        self._matched[judged.matched] += 1
+        if len(self._matched) > MOST_COMBINATIONS:
+            self._fold()
+
+    def add(self, other: Side) -> None:
+        self.won.update(other.won)
+        self._matched.update(other._matched)
+        self._together.update(other._together)
+        self._fold()
+
+    def _fold(self) -> None:
+        """Counts pairs of rules instead of the combinations, of which there may be as many as records."""
+        for mask, count in self._matched.items():
+            rules = [place for place in range(mask.bit_length()) if mask >> place & 1]
+            for pair in product(rules, rules):
+                self._together[pair] += count
+            if len(rules) == 1:
+                self._together[rules[0], ALONE] += count
+        self._matched.clear()
+
+    def overlap(self, book: Rulebook) -> dict[str, dict[str, Any]]:
+        """For each rule that matched: how often, how often it won, how often alone; who else matched with it most."""
+        self._fold()
+        ruleset = book.loaded.ruleset
+        ids = () if ruleset is None else tuple(rule.id for rule in ruleset.rules)
+        return {rule: self._shared(place, ids) for place, rule in enumerate(ids) if self._together[place, place]}
+
+    def _shared(self, place: int, ids: Sequence[str]) -> dict[str, Any]:
+        together = self._together
+        others = [other for other in range(len(ids)) if other != place and together[place, other]]
+        most = max(others, key=lambda other: together[place, other], default=None)
+        matches = together[place, place]
+        return {
+            "matches": matches,
+            "won": self.won[ids[place]],
+            "alone": together[place, ALONE],
+            "most_with": None if most is None else ids[most],
+            "share": 0.0 if most is None else round(together[place, most] / matches, 4),
+        }
+
+
+class Largest:
     """The largest differences of a stream, ties in input order; never more than `count` in memory."""
 
     def __init__(self, count: int) -> None:
@@ -254,6 +405,13 @@ class _Largest:
             heapq.heappush(self._heap, entry)
         elif self._heap and entry > self._heap[0]:
             heapq.heapreplace(self._heap, entry)
+
+    def extend(self, other: Largest) -> None:
+        """Adds those of records behind these."""
+        seen = self.seen
+        for found in other.largest():
+            self.add(found)
+        self.seen = seen + other.seen
 
     def largest(self) -> list[Difference]:
         return [found for *_, found in sorted(self._heap, reverse=True)]
@@ -318,8 +476,3 @@ def _side(outcome: Outcome, *, minimal: bool) -> dict[str, Any]:
 def shortened(reason: str) -> str:
     """The reason, cut where it is long."""
     return reason if len(reason) <= SHORT_REASON else f"{reason[: SHORT_REASON - 1]}…"
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as data, writing(target) as out:
-        shutil.copyfileobj(data, out)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import msgspec
 
 from modbot.errors import InputError
-from modbot.files.atomic import Draft, storage_errors, tmp_of, write_bytes, writing
+from modbot.files.atomic import Draft, write_bytes, writing
 from modbot.files.lease import hold
 from modbot.files.outputs import same_file
 from modbot.files.paths import Partition
@@ -25,7 +22,8 @@ from modbot.records.finding import REPORT_COLUMNS, Severity, finding
 from modbot.records.jsonl import decode, encode_document
 from modbot.stages.crew import Crew
 from modbot.stages.judge import Judge, Judged, legacy_green
-from modbot.stages.lines import BUFFER_BYTES, WHOLE, Span, numbered_lines
+from modbot.stages.lines import WHOLE, Span, numbered_lines
+from modbot.stages.parts import Part, leave_the_telling, parts_of
 from modbot.stages.report import part_of, report_beside, report_row
 from modbot.stages.rulebook import Rulebook
 from modbot.stages.select import FILTERS, Selection
@@ -34,8 +32,6 @@ from modbot.stages.tally import Tally
 from modbot.stages.trace import trace_line
 
 Emit = Callable[[Judged], object]
-Kind = Literal["report", "findings", "trace"]
-"""What is written record by record."""
 
 ANOTHER_FILE = "analysis"
 OTHER_COUNT = "records"
@@ -246,7 +242,7 @@ class _Day:
     job: ScanJob
 
     def __call__(self) -> tuple[Scanned, Counter[int]]:
-        _leave_the_telling()
+        leave_the_telling()
         return _scan(self.job, Crew()), self.job.failures()
 
 
@@ -256,11 +252,11 @@ def _scan_held(job: ScanJob, crew: Crew) -> Scanned:
     outputs = job.outputs
     extent = extent_of(job.partition, job.analysis)
     own, *others = job.spans
-    with _drafts(outputs, lambda: bool(extent.partial_by(tally))) as drafts, _parts(job, others, drafts, crew) as parts:
-        done = crew.do(parts)
+    with _drafts(outputs, lambda: bool(extent.partial_by(tally))) as drafts, parts_of(others, drafts, crew) as parts:
+        done = crew.do([_Part(job, part) for part in parts])
         judge_lines(job.lines(own), judge, job.selection, tally, _emitters(drafts, judge))
         for part, (counted, failures) in zip(parts, done, strict=True):
-            _append(part.files, drafts)
+            part.append_to(drafts)
             tally.merge(counted)
             job.add_failures(failures)
     partial_by = extent.partial_by(tally)
@@ -280,14 +276,14 @@ def _scan_held(job: ScanJob, crew: Crew) -> Scanned:
 
 
 @contextmanager
-def _drafts(outputs: Outputs, is_part: Callable[[], bool]) -> Iterator[dict[Kind, Draft]]:
+def _drafts(outputs: Outputs, is_part: Callable[[], bool]) -> Iterator[dict[str, Draft]]:
     """The files that take what a scan writes record by record; they stand when the block has ended well.
 
     Only when all is counted is it known whether they are the whole day's.
     """
     results = outputs.results
     with ExitStack() as stack:
-        drafts: dict[Kind, Draft] = {}
+        drafts: dict[str, Draft] = {}
         if results is not None:
             drafts["report"] = stack.enter_context(writing(results.report))
             drafts["findings"] = stack.enter_context(writing(results.findings))
@@ -299,7 +295,7 @@ def _drafts(outputs: Outputs, is_part: Callable[[], bool]) -> Iterator[dict[Kind
             drafts["findings"].path, drafts["report"].path = results.part_findings, results.part_report
 
 
-def _emitters(files: Mapping[Kind, BinaryIO], judge: Judge) -> list[Emit]:
+def _emitters(files: Mapping[str, BinaryIO], judge: Judge) -> list[Emit]:
     """What takes each finding to the files."""
     emitters: list[Emit] = []
     if "report" in files:
@@ -316,52 +312,18 @@ def _emitters(files: Mapping[Kind, BinaryIO], judge: Judge) -> list[Emit]:
 
 @dataclass(frozen=True)
 class _Part:
-    """The scan of a span of the day in another process, into files of its own."""
+    """The scan of a part of the day in another process: its counts, and what could not be evaluated."""
 
     job: ScanJob
-    span: Span
-    files: Mapping[Kind, Path]
+    part: Part
 
     def __call__(self) -> tuple[Tally, Counter[int]]:
-        _leave_the_telling()
-        tally = Tally()
-        judge = self.job.judge()
-        with ExitStack() as stack:
-            files = {kind: stack.enter_context(_scratch(path)) for kind, path in self.files.items()}
-            judge_lines(self.job.lines(self.span), judge, self.job.selection, tally, _emitters(files, judge))
+        leave_the_telling()
+        judge, tally = self.job.judge(), Tally()
+        with self.part.writing() as files:
+            lines = self.job.lines(self.part.span)
+            judge_lines(lines, judge, self.job.selection, tally, _emitters(files, judge))
         return tally, self.job.failures()
-
-
-@contextmanager
-def _parts(job: ScanJob, spans: Sequence[Span], drafts: Mapping[Kind, Draft], crew: Crew) -> Iterator[list[_Part]]:
-    """The parts of the day that other processes judge; their files are gone when the block has ended."""
-    parts = [_Part(job, span, {kind: tmp_of(draft.path) for kind, draft in drafts.items()}) for span in spans]
-    try:
-        yield parts
-    except BaseException:
-        # Whoever is still at a part would make its files again.
-        crew.end()
-        raise
-    finally:
-        for path in chain.from_iterable(part.files.values() for part in parts):
-            with storage_errors(path):
-                path.unlink(missing_ok=True)
-
-
-def _scratch(path: Path) -> Draft:
-    with storage_errors(path):
-        return Draft(path, path)
-
-
-def _append(part: Mapping[Kind, Path], drafts: Mapping[Kind, Draft]) -> None:
-    for kind, path in part.items():
-        with path.open("rb") as data:
-            shutil.copyfileobj(data, drafts[kind], BUFFER_BYTES)
-
-
-def _leave_the_telling() -> None:
-    """What this process cannot evaluate is told by the one that asked: five times in all, not by each."""
-    logging.getLogger("modbot.rules").disabled = True
 
 
 def judge_lines(
