@@ -129,7 +129,9 @@ def test_what_shapes_a_line_is_in_the_settings_digest(tmp_path: Path) -> None:
     others = [
         replace(plain, model=dataclasses.replace(model, thresholds=Thresholds(general=0.5))),
         replace(plain, execution=Execution(precision="fp16")),
-        replace(plain, calibration=Calibration(model="tiny", revision="r", temperatures=temperatures, digest="d")),
+        replace(
+            plain, calibration=Calibration(model="tiny", revision="r", temperatures=temperatures, file="f", digest="d")
+        ),
         replace(plain, frames=2),
     ]
     assert len({tag.settings_digest(each) for each in [plain, *others]}) == 5

@@ -158,5 +158,6 @@ def test_what_is_no_calibration_is_refused_by_file_and_key(tmp_path: Path, text:
 
 
 def test_temperatures_of_one_change_no_rating() -> None:
-    same = Calibration(model="m", revision="r", temperatures=Temperatures(**dict.fromkeys(RATINGS, 1.0)), digest="d")
+    temperatures = Temperatures(**dict.fromkeys(RATINGS, 1.0))
+    same = Calibration(model="m", revision="r", temperatures=temperatures, file="f", digest="d")
     assert same.apply(WD14).rating == WD14.rating

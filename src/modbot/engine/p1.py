@@ -12,7 +12,6 @@ import msgspec
 
 from modbot.engine.local import cores_each
 from modbot.engine.run import Outcome, run_step
-from modbot.errors import InputError
 from modbot.fetch.coordinator import LocalCoordinator
 from modbot.fetch.hosts import HostPolicy
 from modbot.fetch.remote import serve
@@ -24,6 +23,7 @@ from modbot.files.lease import hold, hold_file
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE, Partition
 from modbot.files.shards import find_set
+from modbot.models import providers
 from modbot.models.calibration import Calibration, read_calibration
 from modbot.models.providers import Execution
 from modbot.models.registry import Installed, locate
@@ -166,9 +166,13 @@ def _tag(
     fetching = _fetching(settings, request)
     if isinf(request.qps):
         tag.refuse_discord(source for source, _ in shards.values())
+    providers.check(request.execution)
     vocabulary = read_vocabulary(request.rules)
+    calibration = None if request.calibration is None else read_calibration(request.calibration)
     model = locate(request.model, settings.models_dir, kind="tagger")
-    tagging = _tagging(model, request, vocabulary, jobs=len(shards))
+    if calibration is not None:
+        calibration.check(model.name, model.revision)
+    tagging = _tagging(model, request, vocabulary, calibration, jobs=len(shards))
     digest = tag.settings_digest(tagging)
     resume = request.resume or request.retry is not None
     inputs = {files: file_digest(source) for files, (source, _) in shards.items()}
@@ -222,29 +226,17 @@ def _configs(request: TagRequest) -> list[tuple[str, Path]]:
     return [("--rules-config", request.rules or RULES_FILE), *calibration]
 
 
-def _tagging(model: Installed, request: TagRequest, vocabulary: TagVocabulary, *, jobs: int) -> tag.TagSettings:
+def _tagging(
+    model: Installed, request: TagRequest, vocabulary: TagVocabulary, calibration: Calibration | None, *, jobs: int
+) -> tag.TagSettings:
     return tag.TagSettings(
         model=model,
         execution=request.execution,
-        calibration=_calibration(model, request.calibration),
+        calibration=calibration,
         frames=request.frames,
         groups=vocabulary.groups,
         cores=cores_each(request.parallel, jobs),
     )
-
-
-def _calibration(model: Installed, path: Path | None) -> Calibration | None:
-    """The calibration that was asked for by name. Raises InputError if it is another model's."""
-    if path is None:
-        return None
-    calibration = read_calibration(path)
-    if (calibration.model, calibration.revision) != (model.name, model.revision):
-        raise InputError(
-            f"is of {calibration.model} {calibration.revision}, the tagger is {model.name} {model.revision}",
-            where=str(path),
-            remedy="Fit one to this tagger's own scores: modbot models calibrate --labels CSV.",
-        )
-    return calibration
 
 
 def _fetching(settings: Settings, request: TagRequest) -> tag.FetchSettings:

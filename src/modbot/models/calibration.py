@@ -52,12 +52,22 @@ class Temperatures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """Temperatures, the model and revision that they were fitted to, and the sha256 of the file that says so."""
+    """Temperatures, the model and revision that they were fitted to, the file that says so, and its sha256."""
 
     model: str
     revision: str
     temperatures: Temperatures
-    digest: str = ""
+    file: str
+    digest: str
+
+    def check(self, model: str, revision: str) -> None:
+        """Raises InputError if it was fitted to another model or revision."""
+        if (self.model, self.revision) != (model, revision):
+            raise InputError(
+                f"is of {self.model} {self.revision}, the tagger is {model} {revision}",
+                where=self.file,
+                remedy="Fit one to this tagger's own scores: modbot models calibrate --labels CSV.",
+            )
 
     def apply(self, wd14: Wd14) -> Wd14:
         """The same record with calibrated ratings, which says so and keeps the model's own."""
@@ -224,5 +234,6 @@ def read_calibration(path: Path) -> Calibration:
         model=found.model,
         revision=found.revision,
         temperatures=found.temperatures,
+        file=str(path),
         digest=hashlib.sha256(source).hexdigest(),
     )

@@ -17,7 +17,7 @@ from modbot.models import engines
 from modbot.models.gpu import Gpu, default_batch, this_gpu
 from modbot.models.sessions import Array, Session
 
-__all__ = ["Array", "Execution", "Session", "open_session"]
+__all__ = ["Array", "Execution", "Session", "check", "open_session"]
 
 _NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -37,6 +37,7 @@ _ON_GPU = {"cuda", "tensorrt"}
 _DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 """Where the buffers of a batch are bound."""
 
+_NOT_BUILT = "this installation of ONNX Runtime does not have it"
 _FATAL = 4
 _SOURCE = re.compile(r"^/\S+:\d+ .*?\) ")
 """Where in ONNX Runtime's source an error comes from, with which some messages begin."""
@@ -59,6 +60,21 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     most: int | None = None
     required: bool = False
     cache_dir: Path = Path("cache")
+
+
+def check(execution: Execution) -> None:
+    """Refuses what this installation cannot do, before anything is begun; whether a GPU works, opening tells.
+
+    Raises:
+        SettingError: no such provider, or one that is required is not installed, or none that computes in fp16.
+    """
+    available = ort.get_available_providers()
+    missing = f"{execution.provider}: {_NOT_BUILT}"
+    chain = [name for name in _chain(execution.provider) if _NAMES[name] in available]
+    if execution.precision == "fp16" and not _ON_GPU & set(chain):
+        raise _unmet("--precision", execution, [] if execution.provider in {"cpu", "openvino"} else [missing])
+    if execution.required and execution.provider not in {"auto", *chain}:
+        raise _unmet("--require-provider", execution, [missing])
 
 
 def open_session(path: Path, execution: Execution, *, digest: str) -> Session:
@@ -131,7 +147,7 @@ class _Opening:
         """
         available = ort.get_available_providers()
         if _NAMES[name] not in available:
-            self._failed(f"{name}: this installation of ONNX Runtime does not have it", silent=silent)
+            self._failed(f"{name}: {_NOT_BUILT}", silent=silent)
             return None
         self._ask_gpu(name)
         rest = [each for each in _CHAINS[name][1:] if _NAMES[each] in available]
