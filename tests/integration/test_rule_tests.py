@@ -55,7 +55,7 @@ def test_a_test_that_fails_is_explained(day: Day) -> None:
     assert ran.code == 1
     assert "3 tests, 1 failed" in ran.err
     assert f"configs/rules.yaml:{(RULES + TESTS).count(chr(10)) + 1}: a sword" in ran.out
-    assert "expected orange by GORE, got yellow by MILD" in ran.out
+    assert "expected orange (GORE), got yellow (MILD)" in ran.out
     assert "it has the highest priority (5) of the 2 yellow rules that matched" in ran.out
     assert "gore_peak is 0.2, asked for >= 0.5 (gap 0.3)" in ran.out
     assert "VIOLENCE" not in ran.out
@@ -65,7 +65,7 @@ def test_a_failing_test_fails_the_check(day: Day) -> None:
     day.rules.write_text(RULES + TESTS + WRONG, encoding="utf-8")
     ran = day.run("rules", "validate", date=None)
     assert ran.code == 2
-    assert "expected orange by GORE, got yellow by MILD" in ran.out
+    assert "expected orange (GORE), got yellow (MILD)" in ran.out
     assert "ok: 0 errors, 0 warnings, 3 tests, 1 failed" in ran.err
 
 

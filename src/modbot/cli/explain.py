@@ -58,7 +58,7 @@ def explain(
     Judges the record anew by the rules file as it is now; writes nothing. A message of several images gives one
     explanation for each.
     """
-    from modbot.cli.explaining import Line, echo, explained
+    from modbot.cli.explaining import Line, echo, explained, unlogged
     from modbot.records.jsonl import encode_document
     from modbot.stages.explain import explain as explain_record
     from modbot.stages.explain import find
@@ -71,7 +71,8 @@ def explain(
     book = open_rulebook(rules_file, modes, consts=dict(consts))
     judge = book.judge(unjudged)
     source = analysis or part.merged("p2")
-    records = [explain_record(judge, judge(reading)) for reading in find(source, wanted, what)]
+    with unlogged():
+        records = [explain_record(judge, judge(reading)) for reading in find(source, wanted, what)]
     if as_json:
         shown = {
             "profile": part.profile,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import click
@@ -52,6 +54,17 @@ def echo(lines: Iterable[Line]) -> None:
     for each in lines:
         text = Text(each.text, style=STYLES[each.tone], overflow="fold")
         console.print(Padding(text, (0, 0, 0, len(INDENT) * each.depth), expand=False))
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keeps what the rules cannot evaluate out of the log: whoever explains it shows it at its place."""
+    log = logging.getLogger("modbot.rules")
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = False
 
 
 def explained(found: Explained) -> Iterator[Line]:

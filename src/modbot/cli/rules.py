@@ -46,6 +46,8 @@ def validate(
     allow_disabled: bool,
 ) -> None:
     """Check a rules file: exit code 0 where all of it runs and all of its own tests pass, 2 otherwise."""
+    from modbot.cli.explaining import unlogged
+    from modbot.cli.show import counted
     from modbot.records.jsonl import encode_document
     from modbot.rules import render
     from modbot.stages.rule_tests import run_tests
@@ -53,7 +55,8 @@ def validate(
 
     book = open_rulebook(path, ModeRequest(flag=mode, environment=environment_mode(load()), name="--mode"))
     loaded = book.loaded
-    ran = None if loaded.ruleset is None else run_tests(book)
+    with unlogged():
+        ran = None if loaded.ruleset is None else run_tests(book)
     if as_json:
         click.echo(encode_document(_document(book, ran)).decode(), nl=False)
     else:
@@ -63,13 +66,13 @@ def validate(
             click.echo(render(loaded.issues))
         _tell_failed(path, ran)
     errors, warnings = (sum(issue.level == level for issue in loaded.issues) for level in ("error", "warning"))
-    counts = f"{errors} errors, {warnings} warnings{_tests(ran)} (mode {loaded.mode})"
+    counts = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}{_tests(ran)} (mode {loaded.mode})"
     refused = not _accepted(loaded, allow_disabled=allow_disabled) or (treat_warnings_as_errors and warnings > 0)
     if refused or (ran is not None and not ran.is_good):
         raise RulesError(f"{loaded.status}: {counts}", where=str(path))
     if not as_json:
         count = 0 if loaded.ruleset is None else len(loaded.ruleset.rules)
-        click.echo(f"{path}: {loaded.status}, {count} rules, {counts}")
+        click.echo(f"{path}: {loaded.status}, {counted(count, 'rule')}, {counts}")
 
 
 def _accepted(loaded: Loaded, *, allow_disabled: bool) -> bool:
@@ -120,6 +123,7 @@ def test(
     With --record, --profile and --date, print what a message's images were judged as, ready to stand under `tests:`:
     no links, no members, and of the tags those that the rules can see.
     """
+    from modbot.cli.explaining import unlogged
     from modbot.rules import render
     from modbot.stages.rule_tests import run_tests
     from modbot.stages.rulebook import ModeRequest, open_rulebook
@@ -131,7 +135,8 @@ def test(
         part = partition(settings, profile, date)
         _print_records(book, record, part.date, analysis or part.merged("p2"))
         return
-    ran = run_tests(book)
+    with unlogged():
+        ran = run_tests(book)
     if as_json:
         from modbot.records.jsonl import encode_document
 
@@ -147,11 +152,13 @@ def test(
 
 
 def _print_records(book: Rulebook, link: str, date: str, analysis: Path) -> None:
+    from modbot.cli.explaining import unlogged
     from modbot.stages.explain import by_message, find
     from modbot.stages.rule_tests import UNJUDGED, as_test, as_yaml
 
     judge = book.judge(UNJUDGED)
-    judged = [judge(reading) for reading in find(analysis, by_message(link), f"the message {link}")]
+    with unlogged():
+        judged = [judge(reading) for reading in find(analysis, by_message(link), f"the message {link}")]
     tests = [as_test(judge, each, f"{date}, row {each.reading.evidence.row}") for each in judged]
     click.echo(as_yaml(tests), nl=False)
 
@@ -176,4 +183,4 @@ def _failed(path: Path, result: Tested) -> Iterator[Line]:
 
 
 def _outcome(told: Mapping[str, str | None]) -> str:
-    return f"{told['severity']} by {told['rule_id'] or 'no rule'}"
+    return f"{told['severity']} ({told['rule_id'] or 'no rule'})"
