@@ -21,7 +21,7 @@ COMMANDS = {
     "scan": ("modbot.cli.scan", "p3: judge the day by the rules: findings, report, metrics."),
     "explain": ("modbot.cli.explain", "Why a record got its verdict, rule by rule, and how near another was."),
     "ab": ("modbot.cli.ab", "Compare two rules files on the same day."),
-    "rules": ("modbot.cli.rules", "Check a rules file."),
+    "rules": ("modbot.cli.rules", "Check a rules file, and run its own tests."),
     "report": ("modbot.cli.report", "Write the report CSV from the findings."),
     "contract": ("modbot.cli.contract", "Check findings or a report against their contract."),
     "uncertain": ("modbot.cli.uncertain", "Sample the records nearest to the thresholds for review."),

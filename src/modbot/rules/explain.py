@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import msgspec
@@ -117,13 +117,16 @@ class Explainer:
         self._signals = {name: pieces(node, "") for name, node in program.signals.items()}
         self._order = winning_order(program.rules)
         self._never = set(ruleset.unmatchable(Capabilities()))
+        groups = ruleset.groups.items()
+        # The same tags come again with every record, and a group may hold thousands of patterns.
+        self._groups_of = lru_cache(65_536)(lambda tag: tuple(name for name, group in groups if group.matches(tag)))
 
     def explain(self, facts: Facts, floor: Severity = "green") -> Explanation:
         """The verdict on a record, explained. Never raises.
 
         `floor`: the least severity that the record has, whatever the rules say: nearer verdicts are not looked for.
         """
-        run = _Run(self._ruleset, facts)
+        run = _Run(self._ruleset, facts, self._groups_of)
         features = tuple(map(run.feature, self._ruleset.program.features, self._features))
         looked = self._look(run)
         matched = [index for index, each in enumerate(looked) if each.matched]
@@ -203,13 +206,13 @@ class Explainer:
 class _Run:
     """One record's explanation, as far as it has come."""
 
-    def __init__(self, ruleset: RuleSet, facts: Facts) -> None:
-        groups = ruleset.groups
-        tags = {
-            name: sorted(((tag, facts.tags[tag]) for tag in group.select(facts.tags)), key=lambda pair: -pair[1])
-            for name, group in groups.items()
-        }
-        self.evaluation = Evaluation(Record(facts, tags), groups, ruleset.sites, strict=ruleset.mode == "strict")
+    def __init__(self, ruleset: RuleSet, facts: Facts, groups_of: Callable[[str], tuple[str, ...]]) -> None:
+        tags: dict[str, list[tuple[str, float]]] = {name: [] for name in ruleset.groups}
+        for tag, score in sorted(facts.tags.items(), key=lambda pair: -pair[1]):
+            for name in groups_of(tag):
+                tags[name].append((tag, score))
+        record, strict = Record(facts, tags), ruleset.mode == "strict"
+        self.evaluation = Evaluation(record, ruleset.groups, ruleset.sites, strict=strict)
         self.problems: list[str] = []
         self._ruleset = ruleset
         self._tags = tags
