@@ -332,7 +332,7 @@ def cell(text: str | None) -> str:
 
 def number(value: float | None) -> str:
     """Four decimals."""
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else f"{value:z.4f}"
 
 
 def scored(pairs: list[Any]) -> str:
