@@ -12,7 +12,7 @@ FIND_PYTHON = for python in python3 python3.14 python3.13 python3.12 python3.11;
 PYTHON = $(shell $(FIND_PYTHON))
 PYTEST = $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: help setup demo test test-all chaos lint format bench lock clean
+.PHONY: help setup demo test test-all chaos fuzz lint format bench lock clean
 
 help: ## This list
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,14 @@ test-all: setup ## The slow ones too
 
 chaos: setup ## The destructive ones: processes killed, disks filled
 	$(BIN)/pytest -m chaos
+
+# atheris stands apart from the environment: it is none of modbot's dependencies, and has no wheel for every Python.
+FUZZ := .fuzz
+FUZZ_SECONDS = 600
+fuzz: $(READY) ## Ten minutes of coverage-guided fuzzing of the rules language; FUZZ_SECONDS=60 for less
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(FUZZ)/lib atheris==3.0.0
+	PYTHONPATH=$(FUZZ)/lib $(BIN)/python -m tests.fuzz.guided $(FUZZ)/corpus -dict=tests/fuzz/rules.dict \
+		-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=4000 -rss_limit_mb=2000 -artifact_prefix=$(FUZZ)/
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -23,6 +23,8 @@ _SKIN_TONES = range(0x1F3FB, 0x1F400)
 """Some terminals paint the emoji before them; on others they stand beside it."""
 _JAMO = range(0x1160, 0x1200)
 """Vowels and finals of Korean syllables, which stand in the cell of the consonant before them."""
+_NOT_TO_PRINT = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
+"""What moves the cursor, turns the writing round, or is of a width that nobody knows."""
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -147,7 +149,7 @@ def _printable(char: str) -> str:
         return " " * _TAB
     if ord(char) in _SELECTORS:
         return ""
-    if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} or ord(char) in _SKIN_TONES:
+    if unicodedata.category(char) in _NOT_TO_PRINT or ord(char) in _SKIN_TONES:
         return _REPLACEMENT
     return char
 

@@ -143,20 +143,25 @@ class _GroupIndex:
     _MOST_TAGS = 200_000
 
     def __init__(self, groups: Iterable[Group]) -> None:
-        self._groups = tuple(groups)
-        self._patterned = any(group.patterns for group in self._groups)
+        groups = tuple(groups)
+        self._count = len(groups)
+        self._patterned = [(index, group) for index, group in enumerate(groups) if group.patterns]
+        self._named: dict[str, list[int]] = defaultdict(list)
+        for index, group in enumerate(groups):
+            for tag in group.literals:
+                self._named[tag].append(index)
         self._seen: set[str] = set()
-        self._groups_of: dict[str, tuple[int, ...]] = {}
-        self._members: frozenset[str] = frozenset()
+        # Where there are patterns, a tag's groups are known once it is met; else they are known from the start.
+        self._groups_of: dict[str, list[int]] = {} if self._patterned else dict(self._named)
+        self._members = frozenset(self._groups_of)
         self._before: frozenset[str] = frozenset()
         self._usual: frozenset[str] | None = None
         self._pickers: list[Callable[[Mapping[str, float]], Sequence[float]]] = []
-        self._learn({tag for group in self._groups for tag in group.literals})
 
     def of(self, tags: Mapping[str, float]) -> list[Sequence[float]]:
         """The scores of each group's tags, in no order."""
         if self._patterned and not self._seen.issuperset(tags):
-            self._learn(tags.keys() - self._seen)
+            self._learn(tags)
         found = self._members.intersection(tags)
         if found == self._usual:
             return [pick(tags) for pick in self._pickers]
@@ -167,18 +172,20 @@ class _GroupIndex:
         return [[tags[tag] for tag in group] for group in names]
 
     def _by_group(self, found: Iterable[str]) -> list[list[str]]:
-        names: list[list[str]] = [[] for _ in self._groups]
+        names: list[list[str]] = [[] for _ in range(self._count)]
         for tag in found:
             for index in self._groups_of[tag]:
                 names[index].append(tag)
         return names
 
-    def _learn(self, tags: Iterable[str]) -> None:
+    def _learn(self, tags: Mapping[str, float]) -> None:
         if len(self._seen) > self._MOST_TAGS:
-            self._seen = set(self._members)
-        for tag in tags:
+            self._seen.clear()
+            self._groups_of.clear()
+        for tag in tags.keys() - self._seen:
             self._seen.add(tag)
-            if indices := tuple(index for index, group in enumerate(self._groups) if group.matches(tag)):
+            by_pattern = (index for index, group in self._patterned if group.matches(tag))
+            if indices := sorted({*self._named.get(tag, ()), *by_pattern}):
                 self._groups_of[tag] = indices
         self._members = frozenset(self._groups_of)
 
