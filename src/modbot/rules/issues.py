@@ -141,7 +141,8 @@ def printable(text: str) -> str:
 
 def _brief(message: str) -> str:
     """A message as it can be printed; one that quotes something endless is cut."""
-    return printable(message if len(message) <= MESSAGE_LENGTH else f"{message[:MESSAGE_LENGTH]}…")
+    shown = printable(message[: MESSAGE_LENGTH + 1])
+    return shown if len(shown) <= MESSAGE_LENGTH else f"{shown[:MESSAGE_LENGTH]}…"
 
 
 def _printable(char: str) -> str:
