@@ -75,19 +75,18 @@ def answer(request: Request) -> tuple[Reply, list[Pixels]]:
 def _image(data: bytes, request: Image) -> tuple[Reply, list[Pixels]]:
     decoded = imaging.decode(data, max_frames=request.frames)
     pixels = [prepare(frame.picture, request.preparation) for frame in decoded.frames]
-    heads = [_head(frame.index, frame.picture, each) for frame, each in zip(decoded.frames, pixels, strict=True)]
+    heads = [_head(frame.index, frame.picture) for frame in decoded.frames]
     return Given(frames=heads, phash=imaging.phash(decoded.frames[0].picture), info=decoded.info), pixels
 
 
 def _frame(data: bytes, request: Frame) -> tuple[Reply, list[Pixels]]:
     picture = imaging.decode_frame(data, request.index)
     pixels = prepare(picture, request.preparation)
-    return Given(frames=[_head(request.index, picture, pixels)]), [pixels]
+    return Given(frames=[_head(request.index, picture)]), [pixels]
 
 
-def _head(index: int, picture: imaging.Picture, pixels: Pixels) -> FrameHead:
-    height, width, channels = pixels.shape
-    return FrameHead(index, picture.width, picture.height, (height, width, channels))
+def _head(index: int, picture: imaging.Picture) -> FrameHead:
+    return FrameHead(index, picture.width, picture.height)
 
 
 def serve(answer: Answer = answer) -> None:

@@ -14,13 +14,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from math import prod
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -28,8 +27,6 @@ import numpy as np
 from modbot.errors import ModbotError
 from modbot.models.preparation import Pixels, Preparation, PreparedFrame
 from modbot.records.p1 import ImageInfo, RecordError
-
-T = TypeVar("T")
 
 COMMAND = (sys.executable, "-P", "-m", "modbot.models.decoder")
 """Starts a decoder. Not even the working directory's modules are its own (-P)."""
@@ -44,11 +41,11 @@ _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON", "TMPD
 class Bounds(msgspec.Struct, frozen=True):
     """What one image may take: `seconds` of time, and `memory`, bytes of address space of the process that decodes it.
 
-    A picture of 100 million pixels takes 1.3 GB while it is turned upright and put on white.
+    Pictures of 100 million pixels took 0.9 to 1.8 GB, by format, and up to 8 s (all but 32 bit samples: 3.5 GB).
     """
 
     seconds: float = 60.0
-    memory: int = 3 << 30
+    memory: int = 2_500_000_000
 
 
 DEFAULT_BOUNDS = Bounds()
@@ -76,18 +73,17 @@ Request = Image | Frame
 
 
 class FrameHead(msgspec.Struct, frozen=True):
-    """One frame: its number in the file, from 0, its size upright, and the shape of its pixels, which follow."""
+    """One frame, whose pixels follow: its number in the file, from 0, and its size upright."""
 
     index: int
     width: int
     height: int
-    shape: tuple[int, int, int]
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The answer to a request; `phash` and `info` only to one for an image."""
+    """The picture that was asked for; `phash` and `info` only to a request for an image."""
 
-    frames: list[FrameHead]
+    frames: Annotated[list[FrameHead], msgspec.Meta(min_length=1)]
     phash: str | None = None
     info: ImageInfo | None = None
 
@@ -108,6 +104,9 @@ LENGTH = 4
 READY = b"\0" * LENGTH
 """What a decoder says when it can be asked."""
 
+_LONGEST = 1 << 20
+"""Bytes of a reply without its pixels, at most: what a decoder says is believed only so far."""
+
 requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
@@ -119,18 +118,24 @@ def framed(message: Request | Reply) -> bytes:
 
 
 class PreparedImage(msgspec.Struct, frozen=True, kw_only=True):
-    """An image as the model takes it: perceptual hash, what the record says of it, and its frames."""
+    """An image as the model takes it: its frames and, unless a single one was asked for, hash and what is known of it.
 
-    phash: str
-    info: ImageInfo
+    `phash` is the perceptual hash, `info` what the record says of the image.
+    """
+
     frames: list[PreparedFrame]
+    phash: str | None
+    info: ImageInfo | None
+
+
+Answer = PreparedImage | RecordError | None
+"""What was prepared; the error that stands for it; None: no such bytes are stored, or not what their digest says."""
 
 
 class Decoders:
     """The decoders of this process: `add` starts some, requests wait until one is free.
 
-    `limit`: how many there will be at most. Every future gives what was prepared, the error that stands for it, or None
-    where the stored bytes are not there, or not what their digest says.
+    `limit`: how many there will be at most.
 
     Raises:
         ModbotError: from `add` and the futures: a decoder does not start.
@@ -157,19 +162,15 @@ class Decoders:
                 self._count += 1
             return self._count
 
-    def image(
-        self, path: Path, sha256: str, preparation: Preparation, *, frames: int
-    ) -> Future[PreparedImage | RecordError | None]:
-        """The stored image, with at most `frames` of its frames."""
+    def image(self, path: Path, sha256: str, preparation: Preparation, *, frames: int) -> Future[Answer]:
+        """The image stored at `path` under the digest, and at most `frames` of its frames."""
         request = Image(path=str(path), sha256=sha256, frames=frames, preparation=preparation)
-        return self._threads.submit(self._ask, request, _image)
+        return self._threads.submit(self._ask, request)
 
-    def frame(
-        self, path: Path, sha256: str, preparation: Preparation, *, index: int
-    ) -> Future[PreparedFrame | RecordError | None]:
+    def frame(self, path: Path, sha256: str, preparation: Preparation, *, index: int) -> Future[Answer]:
         """One frame of the stored image."""
         request = Frame(path=str(path), sha256=sha256, index=index, preparation=preparation)
-        return self._threads.submit(self._ask, request, _frame)
+        return self._threads.submit(self._ask, request)
 
     def close(self) -> None:
         """Ends the decoders, once those at work have answered."""
@@ -177,22 +178,15 @@ class Decoders:
         while not self._idle.empty():
             self._idle.get().end()
 
-    def _ask(self, request: Request, read: Callable[[Given, Pixels], T]) -> T | RecordError | None:
+    def _ask(self, request: Request) -> Answer:
         try:
             with self._holding(1) as decoder:
-                reply, payload = decoder.ask(request)
+                return decoder.ask(request)
         except _CrashedError:
             # Perhaps it was the machine's fault (out of memory) or that of the image before: once more, in a new
             # process, while no other decodes.
             with self._alone, self._holding(self._count) as decoder:
-                reply, payload = decoder.ask_again(request)
-        match reply:
-            case Given():
-                return read(reply, payload)
-            case Refused(error=error):
-                return error
-            case Gone():
-                return None
+                return decoder.ask_again(request)
 
     @contextmanager
     def _holding(self, count: int) -> Iterator[_Decoder]:
@@ -217,8 +211,8 @@ class _Decoder:
         self._bounds = bounds
         self._start()
 
-    def ask(self, request: Request) -> tuple[Reply, Pixels]:
-        """The reply, and the pixels that follow it.
+    def ask(self, request: Request) -> Answer:
+        """The answer to a request.
 
         Raises:
             _CrashedError: the process ended instead.
@@ -232,27 +226,27 @@ class _Decoder:
             self._socket.settimeout(self._bounds.seconds)
             self._socket.sendall(framed(request))
             length = int.from_bytes(self._receive(LENGTH, deadline), "big")
-            reply = _replies.decode(self._receive(length, deadline).data)
-            size = sum(prod(frame.shape) for frame in reply.frames) if isinstance(reply, Given) else 0
-            return reply, self._receive(size, deadline)
+            reply = _replies.decode(self._receive(min(length, _LONGEST), deadline).data)
+            return self._answer(request, reply, deadline)
         except TimeoutError:
             self.end()
-            detail = f"took longer than {self._bounds.seconds:g} s"
-            return Refused(error=RecordError(kind="decode_failed", detail=detail)), _NOTHING
-        except (EOFError, ConnectionError):
-            self.end()
+            return _failed(f"took longer than {self._bounds.seconds:g} s")
+        except (EOFError, ConnectionError, msgspec.DecodeError):
+            self.end(patience=1)
             raise _CrashedError(self._manner()) from None
 
-    def ask_again(self, request: Request) -> tuple[Reply, Pixels]:
-        """As `ask`, in a new process; one that ends as well refuses the image."""
+    def ask_again(self, request: Request) -> Answer:
+        """As `ask`, in a new process; that it ends as well is an answer."""
         self.end()
         try:
             return self.ask(request)
         except _CrashedError as error:
-            return Refused(error=RecordError(kind="decode_failed", detail=f"the decoder {error}")), _NOTHING
+            return _failed(f"the decoder {error}")
 
-    def end(self) -> None:
-        """Ends the process, whatever it is at."""
+    def end(self, *, patience: float = 0) -> None:
+        """Ends the process, whatever it is at; with `patience`, it has so many seconds to end in its own manner."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
         self._process.kill()
         self._process.wait()
         self._socket.close()
@@ -276,9 +270,12 @@ class _Decoder:
             return
         try:
             self._receive(len(READY), time.monotonic() + START_SECONDS)
-        except (EOFError, ConnectionError, TimeoutError):
-            self.end()
+        except (EOFError, ConnectionError):
+            self.end(patience=1)
             raise ModbotError(f"a decoder process did not start: it {self._manner()}") from None
+        except TimeoutError:
+            self.end()
+            raise ModbotError(f"a decoder process did not start within {START_SECONDS:g} s") from None
         self._ready = True
 
     def _receive(self, size: int, deadline: float) -> Pixels:
@@ -293,29 +290,26 @@ class _Decoder:
             rest = rest[count:]
         return received
 
+    def _answer(self, request: Request, reply: Reply, deadline: float) -> Answer:
+        """The reply and, if it is a picture, the pixels that follow it."""
+        match reply:
+            case Refused(error=error):
+                return error
+            case Gone():
+                return None
+        side = request.preparation.side
+        heads = reply.frames[: request.frames if isinstance(request, Image) else 1]
+        pixels = self._receive(len(heads) * side * side * 3, deadline).reshape(-1, side, side, 3)
+        frames = [
+            PreparedFrame(head.index, head.width, head.height, own) for head, own in zip(heads, pixels, strict=True)
+        ]
+        return PreparedImage(frames=frames, phash=reply.phash, info=reply.info)
+
     def _manner(self) -> str:
         """How the process ended."""
         code = self._process.returncode
         return f"crashed (signal {-code})" if code < 0 else f"ended (exit code {code})"
 
 
-_NOTHING: Pixels = np.empty(0, np.uint8)
-
-
-def _frames(given: Given, payload: Pixels) -> Iterator[PreparedFrame]:
-    start = 0
-    for frame in given.frames:
-        end = start + prod(frame.shape)
-        yield PreparedFrame(frame.index, frame.width, frame.height, payload[start:end].reshape(frame.shape))
-        start = end
-
-
-def _image(given: Given, payload: Pixels) -> PreparedImage:
-    if given.phash is None or given.info is None:
-        raise AssertionError("a decoder forgot half of its answer")
-    return PreparedImage(phash=given.phash, info=given.info, frames=list(_frames(given, payload)))
-
-
-def _frame(given: Given, payload: Pixels) -> PreparedFrame:
-    (frame,) = _frames(given, payload)
-    return frame
+def _failed(detail: str) -> RecordError:
+    return RecordError(kind="decode_failed", detail=detail)

@@ -9,13 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
-"""A prepared picture, [height, width, 3], 0 to 255. How the channels are ordered is the preparation's to say."""
+"""A prepared picture, [side, side, 3], 0 to 255. How the channels are ordered is the preparation's to say."""
 
 
 class WhiteSquare(msgspec.Struct, frozen=True, tag=True):
     """In the middle of a white square, bicubic to `size` x `size`, BGR: what WD14 taggers take."""
 
     size: int
+
+    @property
+    def side(self) -> int:
+        """Width and height of the prepared picture."""
+        return self.size
 
 
 class SqueezedJpeg(msgspec.Struct, frozen=True, tag=True):
@@ -24,11 +29,19 @@ class SqueezedJpeg(msgspec.Struct, frozen=True, tag=True):
     size: int
     crop: int
 
+    @property
+    def side(self) -> int:
+        return self.crop
+
 
 class BlackCorner(msgspec.Struct, frozen=True, tag=True):
     """With black to its right and below it, to a square, bilinear to `size` x `size`, BGR: what NudeNet takes."""
 
     size: int
+
+    @property
+    def side(self) -> int:
+        return self.size
 
 
 Preparation: TypeAlias = WhiteSquare | SqueezedJpeg | BlackCorner

@@ -20,7 +20,7 @@ from modbot.fetch.store import Store
 from modbot.files.journal import JournalLine, ShardFiles, decode_line, digest_of
 from modbot.files.paths import Partition
 from modbot.files.shards import ShardSet
-from modbot.models.decoding import Decoders
+from modbot.models.decoding import Answer, Decoders
 from modbot.models.nudenet import Detector, load_detector
 from modbot.models.preparation import PreparedFrame
 from modbot.models.providers import Execution
@@ -263,8 +263,6 @@ _decoders = lru_cache(maxsize=1)(Decoders)
 _Found = list[Detection] | str
 """Detections, or why there are none."""
 
-_Decoding = Future[PreparedFrame | RecordError | None]
-
 
 class _Analyst:
     """Records in, p2 records out, in order; pictures are decoded ahead and detected in batches.
@@ -283,7 +281,7 @@ class _Analyst:
         self._nsfw = Group(settings.nsfw_general)
 
     def analyze(self, records: Iterable[P1Record]) -> Iterator[P2Record]:
-        waiting: deque[tuple[P1Record, _Decoding | None]] = deque()
+        waiting: deque[tuple[P1Record, Future[Answer] | None]] = deque()
         gated = 0
         for record in records:
             future = self._decode(record)
@@ -297,7 +295,7 @@ class _Analyst:
                 yield from self._finish(ready, batch)
         yield from self._finish(waiting, batch=1)
 
-    def _decode(self, record: P1Record) -> _Decoding | None:
+    def _decode(self, record: P1Record) -> Future[Answer] | None:
         """The frame that p1 judged, on its way; None where the gate stays closed."""
         if self._detector is None or self._decoders is None or not self._gate(record):
             return None
@@ -310,13 +308,13 @@ class _Analyst:
             return False
         return gate_opens(record.wd14.rating, self._settings.thresholds, self._settings.gate)
 
-    def _prepared(self, record: P1Record, decoding: _Decoding) -> PreparedFrame | str:
+    def _prepared(self, record: P1Record, decoding: Future[Answer]) -> PreparedFrame | str:
         """The decoded frame, or why there is none."""
         with self._meter.at("decode"):
             found = decoding.result()
         if isinstance(found, RecordError):
             return f"{found.kind}: {found.detail}"
-        return found or self._missing(record.sha256 or "")
+        return found.frames[0] if found else self._missing(record.sha256 or "")
 
     def _missing(self, sha256: str) -> str:
         """Why a stored image could not be read; the store removes what is damaged."""
@@ -326,7 +324,7 @@ class _Analyst:
             return error.what
         return "this image was damaged in the store, and is whole again"
 
-    def _finish(self, records: Iterable[tuple[P1Record, _Decoding | None]], batch: int) -> Iterator[P2Record]:
+    def _finish(self, records: Iterable[tuple[P1Record, Future[Answer] | None]], batch: int) -> Iterator[P2Record]:
         ready = [
             (record, None if decoding is None else self._prepared(record, decoding)) for record, decoding in records
         ]

@@ -32,7 +32,7 @@ from modbot.files.atomic import storage_errors, writing
 from modbot.files.index_csv import read_rows
 from modbot.files.journal import JournalLine, ShardFiles, digest_of, read_receipt, write_counters
 from modbot.models.calibration import Calibration
-from modbot.models.decoding import Decoders, PreparedImage
+from modbot.models.decoding import Answer, Decoders
 from modbot.models.preparation import Pixels, Preparation
 from modbot.models.providers import Execution
 from modbot.models.registry import Installed
@@ -396,7 +396,7 @@ class _Judge:
             wd14 = self._calibration.apply(wd14)
         return Judged(phash=prepared.phash, image=prepared.info, wd14=wd14)
 
-    async def _prepared(self, sha256: str, preparation: Preparation) -> PreparedImage | RecordError | None:
+    async def _prepared(self, sha256: str, preparation: Preparation) -> Answer:
         """The content as the tagger takes it; None if it is not there, or was damaged and is gone now."""
         with self._meter.at("decode"):
             path = self._store.path(sha256)
