@@ -33,7 +33,7 @@ FASTER, JOBS_FASTER, AB_LONGER, MEMORY_MB, LOAD_SECONDS = 4, 1.7, 1.6, 200, 1
 """The bars."""
 
 ROOT = Path(__file__).parents[1]
-TIMES = re.compile(rb'"eval_ms":[0-9.]+')
+TIMES = re.compile(rb'"eval_ms": ?[0-9.]+')
 
 
 class Bench:

@@ -351,14 +351,13 @@ def main(rules_file: str, records: str, findings: str, report: str, metrics: str
         Path(findings).open("w", encoding="utf-8") as out,
         Path(report).open("w", encoding="utf-8", newline="") as table,
     ):
-        encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(COLUMNS)
         for line in lines:
             record = json.loads(line)
             tags = tags_of(record)
             add_verdict(rules, record, tags)
-            out.write(encode(record) + "\n")
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
             writer.writerow(row(record, tags))
             counts["severity"][record["severity"]] += 1
             counts["winning"][record["metrics"]["winning"]["origin"]] += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -163,10 +163,13 @@ class Evidence(msgspec.Struct, gc=False):
     @property
     def channel_is_nsfw(self) -> bool:
         """Whether every message is in an NSFW channel; the record's own flag speaks for messages that do not say."""
-        said = [post.is_nsfw_channel for post in self.messages]
-        if not said or None in said:
-            said.append(self.is_nsfw_channel)
-        return False not in said
+        if not self.messages:
+            return self.is_nsfw_channel
+        for post in self.messages:
+            said = post.is_nsfw_channel
+            if not (self.is_nsfw_channel if said is None else said):
+                return False
+        return True
 
     @property
     def shown_as_spoiler(self) -> bool:
@@ -271,11 +274,7 @@ def read(line: bytes, number: int) -> Reading:
 
 def _gaps(evidence: Evidence) -> tuple[Fault, ...]:
     """What is missing of the evidence by the record's own account."""
-    found = []
-    if evidence.error is None:
-        if evidence.wd14 is None or not evidence.wd14.rating:
-            found.append(Fault(SCORES_MISSING, "the record holds no ratings"))
-        found += [Fault(EVIDENCE_MISSING, f"the record holds no {name}") for name in _unknown(evidence)]
+    found = [] if evidence.error is not None else _missing(evidence)
     if evidence.image is not None and evidence.image.truncated:
         found.append(Fault(TRUNCATED, "the image was read in part"))
     if evidence.meta is not None and evidence.meta.nudenet_error is not None:
@@ -283,16 +282,25 @@ def _gaps(evidence: Evidence) -> tuple[Fault, ...]:
     return tuple(found)
 
 
-def _unknown(evidence: Evidence) -> Iterator[str]:
+def _missing(evidence: Evidence) -> list[Fault]:
     """What p2 tells of every image that was judged, and the record does not."""
+    meta = evidence.meta
+    found = []
+    if evidence.wd14 is None or not evidence.wd14.rating:
+        found.append(Fault(SCORES_MISSING, "the record holds no ratings"))
     if evidence.sha256 is None:
-        yield "sha256"
+        found.append(_lacks("sha256"))
     if evidence.image is None:
-        yield "image"
-    if evidence.meta is None:
-        yield "meta"
-    elif evidence.meta.nudenet_ran and evidence.nudity_detections is None:
-        yield "nudity_detections, though the detector ran"
+        found.append(_lacks("image"))
+    if meta is None:
+        found.append(_lacks("meta"))
+    elif meta.nudenet_ran and evidence.nudity_detections is None:
+        found.append(_lacks("nudity_detections, though the detector ran"))
+    return found
+
+
+def _lacks(name: str) -> Fault:
+    return Fault(EVIDENCE_MISSING, f"the record holds no {name}")
 
 
 def _read_odd(line: bytes, number: int) -> Reading:

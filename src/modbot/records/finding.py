@@ -81,4 +81,4 @@ def finding(line: bytes, outcome: Outcome) -> bytes:
     """The record's own bytes (a JSON object without newline) with the outcome's keys behind, as a line."""
     added = encode_line(outcome)
     head = line[:-1].rstrip()
-    return added if head == b"{" else head + b"," + added[1:]
+    return added if head == b"{" else b",".join((head, added[1:]))

@@ -249,11 +249,11 @@ class _Writer:
             case "sum":
                 return _ATOM, self._aggregate(f"total(scores[{index}])", f"sum{index}")
             case "max":
-                return _ATOM, self._aggregate(f"max(scores[{index}], default=0.0)", f"max{index}")
+                return _ATOM, self._aggregate(f"max(scores[{index}]) if scores[{index}] else 0.0", f"max{index}")
             case "min":
                 return _ATOM, self._aggregate(f"min_of_group(scores[{index}], GROUPS[{index}], tags)", f"min{index}")
             case "any":
-                peak = self._aggregate(f"max(scores[{index}], default=NOTHING)", f"peak{index}")
+                peak = self._aggregate(f"max(scores[{index}]) if scores[{index}] else NOTHING", f"peak{index}")
                 return _COMPARE, f"{peak} >= {self.text(node.arguments[0], _SUM)}"
             case "count":
                 return _ATOM, f"at_least(scores[{index}], {arguments[0]})"

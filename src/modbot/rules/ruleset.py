@@ -155,19 +155,22 @@ class _GroupIndex:
         self._groups_of: dict[str, list[int]] = {} if self._patterned else dict(self._named)
         self._members = frozenset(self._groups_of)
         self._before: frozenset[str] = frozenset()
-        self._usual: frozenset[str] | None = None
+        self._usual: frozenset[str] = frozenset()
+        self._unusual: frozenset[str] = frozenset()
         self._pickers: list[Callable[[Mapping[str, float]], Sequence[float]]] = []
 
     def of(self, tags: Mapping[str, float]) -> list[Sequence[float]]:
         """The scores of each group's tags, in no order."""
         if self._patterned and not self._seen.issuperset(tags):
             self._learn(tags)
-        found = self._members.intersection(tags)
-        if found == self._usual:
+        present = tags.keys()
+        if self._pickers and present >= self._usual and present.isdisjoint(self._unusual):
             return [pick(tags) for pick in self._pickers]
+        found = self._members.intersection(tags)
         names = self._by_group(found)
         if found == self._before:
-            self._usual, self._pickers = found, [_picker(group) for group in names]
+            self._usual, self._unusual = found, self._members - found
+            self._pickers = [_picker(group) for group in names]
         self._before = found
         return [[tags[tag] for tag in group] for group in names]
 
@@ -188,6 +191,7 @@ class _GroupIndex:
             if indices := sorted({*self._named.get(tag, ()), *by_pattern}):
                 self._groups_of[tag] = indices
         self._members = frozenset(self._groups_of)
+        self._unusual = self._members - self._usual
 
 
 def _picker(names: Sequence[str]) -> Callable[[Mapping[str, float]], Sequence[float]]:

@@ -148,8 +148,8 @@ def compare_days(jobs: Sequence[AbJob], whole: AbOutputs | None, crew: Crew, beg
     """Judges every record by A and by B, and writes the comparison, the diff and the samples of each day.
 
     The days of a range, at once if there is a crew, are also told of together, in `whole`; it is None for a day that
-    is no range's. A single day is judged in parts by the crew. `begun` is called before a record is judged, if possible when it is sure that nobody else
-    is at work.
+    is no range's. A single day is judged in parts by the crew. `begun` is called before a record is judged, if possible
+    when it is sure that nobody else is at work.
 
     Raises:
         InputError: a p2 file cannot be read.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def report_row(evidence: Evidence, tags: Mapping[str, float], outcome: Outcome) 
         cell(author),
         flag(evidence.channel_is_nsfw),
         *numbers(map(rating, RATINGS)),
-        scored(top(tags.items())),
+        scored(_top_tags(tags)),
         scored(top(detections)) if detections else "",
         *numbers(map(signal, _SIGNALS)),
         scored(signal("violence_tags") or ()),
@@ -50,6 +51,12 @@ def report_row(evidence: Evidence, tags: Mapping[str, float], outcome: Outcome) 
         others([post.author_id for post in posts], author) if several else "",
         cell(evidence.sha256),
     ]
+
+
+def _top_tags(tags: Mapping[str, float]) -> Iterable[tuple[str, float]]:
+    scores = list(tags.values())
+    # The tagger leaves them in order, mostly.
+    return islice(tags.items(), TOP) if scores == sorted(scores, reverse=True) else top(tags.items())
 
 
 def top(pairs: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:

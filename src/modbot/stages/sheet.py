@@ -36,8 +36,10 @@ def rows(out: BinaryIO) -> WriteRow:
 
 def _quoted(text: str) -> str:
     """The cell as CSV spells it."""
+    if "," not in text and not _has_quoted(text):
+        return text
     doubled = text.replace('"', '""')
-    return f'"{doubled}"' if "," in text or _has_quoted(text) else text
+    return f'"{doubled}"'
 
 
 def _has_quoted(text: str) -> bool:

@@ -48,44 +48,73 @@ def _two_digits(us: int) -> int:
     return us // step * step
 
 
+_Kind = tuple[str, str, str | None, str | None, str | None]
+"""What findings are counted by, all at once: severity, origin, rule, kind of fault, model."""
+
+
 class Tally:
     """Counts of the records that passed the filters, and of those that did not."""
 
     def __init__(self) -> None:
         self.total = 0
-        self.severity: Counter[str] = Counter()
-        self.winning: Counter[str] = Counter()
-        self.rules: Counter[str] = Counter()
-        self.unjudged: Counter[str] = Counter()
-        self.models: Counter[str] = Counter()
         self.filtered: Counter[str] = Counter()
         self.undated = 0
         self.skipped_tags = 0
         self.latencies = Latencies()
+        self._kinds: Counter[_Kind] = Counter()
 
     def add(self, judged: Judged) -> None:
         """Counts a finding."""
-        outcome = judged.outcome
+        outcome, fault = judged.outcome, judged.fault
+        kind = (
+            outcome.severity,
+            outcome.metrics["winning"]["origin"],
+            outcome.rule_id,
+            None if fault is None else fault.kind,
+            judged.reading.evidence.model,
+        )
         self.total += 1
-        self.severity[outcome.severity] += 1
-        self.winning[outcome.metrics["winning"]["origin"]] += 1
-        if outcome.rule_id is not None:
-            self.rules[outcome.rule_id] += 1
-        if judged.fault is not None:
-            self.unjudged[judged.fault.kind] += 1
-        if (model := judged.reading.evidence.model) is not None:
-            self.models[model] += 1
+        self._kinds[kind] += 1
         self.skipped_tags += judged.reading.skipped_tags
         self.latencies.add(outcome.metrics["eval_ms"])
 
     def merge(self, other: Tally) -> None:
-        """Adds the counts of another part of the same work."""
+        """Adds the counts of another part of the same work, which comes behind this one."""
         self.total += other.total
+        self.filtered.update(other.filtered)
         self.undated += other.undated
         self.skipped_tags += other.skipped_tags
-        for name in ("severity", "winning", "rules", "unjudged", "models", "filtered"):
-            getattr(self, name).update(getattr(other, name))
         self.latencies.merge(other.latencies)
+        self._kinds.update(other._kinds)
+
+    @property
+    def severity(self) -> Counter[str]:
+        return self._by(0)
+
+    @property
+    def winning(self) -> Counter[str]:
+        """By origin."""
+        return self._by(1)
+
+    @property
+    def rules(self) -> Counter[str]:
+        return self._by(2)
+
+    @property
+    def unjudged(self) -> Counter[str]:
+        """By kind of fault."""
+        return self._by(3)
+
+    @property
+    def models(self) -> Counter[str]:
+        return self._by(4)
+
+    def _by(self, place: int) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for kind, count in self._kinds.items():
+            if (name := kind[place]) is not None:
+                found[name] += count
+        return found
 
     @property
     def read(self) -> int:
@@ -94,13 +123,14 @@ class Tally:
 
     def metrics(self, *, wall_time_s: float, context: Mapping[str, Any], ruleset: Mapping[str, Any]) -> dict[str, Any]:
         """The metrics document: `total` is what was written, after the filters."""
+        severities, winning, rules = self.severity, dict(sorted(self.winning.items())), self.rules
         return {
             "total": self.total,
-            "severity": {severity: self.severity[severity] for severity in SEVERITIES},
-            "winning": dict(sorted(self.winning.items())),
-            "winning_ratio": {origin: round(count / self.total, 6) for origin, count in sorted(self.winning.items())},
-            "rules": dict(sorted(self.rules.items())),
-            "top_rules": [{"rule_id": rule, "count": count} for rule, count in self.rules.most_common(TOP_RULES)],
+            "severity": {severity: severities[severity] for severity in SEVERITIES},
+            "winning": winning,
+            "winning_ratio": {origin: round(count / self.total, 6) for origin, count in winning.items()},
+            "rules": dict(sorted(rules.items())),
+            "top_rules": [{"rule_id": rule, "count": count} for rule, count in rules.most_common(TOP_RULES)],
             "unjudged": dict(sorted(self.unjudged.items())),
             "latency_ms_avg": self.latencies.average_ms,
             "latency_ms_p95": self.latencies.percentile_ms(0.95),
