@@ -30,7 +30,7 @@ from modbot.records.progress import Event, Notice, Receipt
 from modbot.stages import tag
 from tests.tiny_models import TAGS, build
 
-COUNT = 23
+COUNT = 24
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -66,6 +66,7 @@ def tagged(
     source.write_text("url\n" + "\n".join(links) + "\n")
     assert len(list(read_rows(source))) == COUNT
     monkeypatch.setattr(tag, "_tagger", lambda *_: tagger)
+    monkeypatch.setattr(tag, "LINGER_SECONDS", 3.0)  # so that the first batch is full, however slow the machine
     execution = Execution(provider="cuda")
     job = tag.TagJob(
         files=ShardFiles(tmp_path / "shards", "shard_00"),
@@ -126,12 +127,11 @@ def test_what_shapes_a_line_is_in_the_settings_digest(tmp_path: Path) -> None:
     model = registry.installed("tiny", tmp_path, kind="tagger")
     plain = tag.TagSettings(model=model, execution=Execution(), calibration=None, frames=1, groups={}, cores=1)
     temperatures = Temperatures(general=1.0, sensitive=1.0, questionable=1.0, explicit=2.0)
+    calibration = Calibration(model="tiny", revision="r", temperatures=temperatures, file="f", digest="d")
     others = [
         replace(plain, model=dataclasses.replace(model, thresholds=Thresholds(general=0.5))),
         replace(plain, execution=Execution(precision="fp16")),
-        replace(
-            plain, calibration=Calibration(model="tiny", revision="r", temperatures=temperatures, file="f", digest="d")
-        ),
+        replace(plain, calibration=calibration),
         replace(plain, frames=2),
     ]
     assert len({tag.settings_digest(each) for each in [plain, *others]}) == 5

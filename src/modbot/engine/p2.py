@@ -125,6 +125,7 @@ def analyze_day(
         totals = Counter[str]()
         for receipt in outcome.receipts:
             totals.update(receipt.detail["counts"])
+            totals["batch_halved"] += int(receipt.counters.get("batch_halved", 0))
         metrics = p2_metrics(totals, seconds=outcome.seconds, detail=detail)
         write_bytes(partition.step_metrics("p2"), jsonl.encode_document(metrics))
     return AnalyzeSummary(metrics=metrics, merged=partition.merged("p2"), metrics_file=partition.step_metrics("p2"))

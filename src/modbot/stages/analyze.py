@@ -33,7 +33,7 @@ from modbot.records.tags import Group, normalise
 from modbot.signals import GateMode, SignalConfig, compute, gate_opens
 from modbot.stages.flow import Meter
 from modbot.stages.merge import merge_in_order
-from modbot.stages.step import Report, Step, one_line, shard_work
+from modbot.stages.step import Report, Step, one_line, out_of_memory, shard_work
 
 
 class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,12 +93,19 @@ class AnalyzeJob:
         detector, decoders = _equipment(self.detecting)
         for warning in detector.warnings if detector else ():
             report(Notice(text=warning))
-        # What p2 counts is counted from its lines, in the end.
-        with shard_work(self, report, count=dict, kind=AnalyzedLine) as work:
+        before = detector.halved if detector else 0  # by the shards that this process did before
+
+        def halved() -> int:
+            return detector.halved - before if detector else 0
+
+        # What else p2 counts is counted from its lines, in the end.
+        with shard_work(self, report, count=lambda: {"batch_halved": halved()}, kind=AnalyzedLine) as work:
             todo = (record for record in _read(self.source, self.part) if record.row not in work.recovered)
             for record in _Analyst(detector, decoders, self.detecting, meter).analyze(todo):
                 with meter.at("write"):
                     work.append(jsonl.encode_line(record))
+            if detector and halved():
+                report(out_of_memory(detector.provider, detector.batch))
             running = f"{detector.version} on {detector.provider}, {detector.precision}" if detector else None
             flow = msgspec.structs.asdict(meter.flow())
             return work.finish("p2", {"running": running, "flow": flow, **_tally(work.path)})

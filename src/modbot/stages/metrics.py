@@ -21,7 +21,7 @@ P1_SUMS = (
     "reused",
     "batch_halved",
 )
-P2_SUMS = ("records", "nudenet_executed", "nudenet_skipped", "nudenet_reused", "nudenet_failed")
+P2_SUMS = ("records", "nudenet_executed", "nudenet_skipped", "nudenet_reused", "nudenet_failed", "batch_halved")
 
 
 def p1_metrics(

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol, Self
 
 from modbot.files.journal import Journal, JournalLine, ShardFiles, read_counters, write_counters
-from modbot.records.progress import Event, Receipt, ShardAdvanced, ShardStarted
+from modbot.records.progress import Event, Notice, Receipt, ShardAdvanced, ShardStarted
 
 Report = Callable[[Event], None]
 """Takes every event of a step."""
@@ -165,6 +165,11 @@ class Throttle:
 def utc_now() -> str:
     """The time as ISO 8601 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def out_of_memory(provider: str, batch: int) -> Notice:
+    """What a person is told once where a device's memory did not hold a batch."""
+    return Notice(text=f"{provider}: out of memory; went on with {batch} images a batch (--batch-size)")
 
 
 def one_line(error: BaseException) -> str:

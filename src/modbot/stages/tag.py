@@ -44,7 +44,7 @@ from modbot.records.progress import Notice, Receipt
 from modbot.records.tags import Group
 from modbot.settings import Secret
 from modbot.stages.flow import Meter
-from modbot.stages.step import Report, one_line, shard_work
+from modbot.stages.step import Report, one_line, out_of_memory, shard_work
 
 REMEMBERED = 1024
 """How many contents a shard remembers, so that a picture posted under many links is judged once."""
@@ -205,8 +205,7 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
         await _each(do, todo, at_once=job.fetching.concurrency, more=loaded())
         tagger = await loading
         if judge.counters()["batch_halved"]:
-            text = f"{tagger.provider}: out of memory; went on with {tagger.batch} images a batch (--batch-size)"
-            report(Notice(text=text))
+            report(out_of_memory(tagger.provider, tagger.batch))
         detail = {
             "model": tagger.name,
             "provider": tagger.provider,
