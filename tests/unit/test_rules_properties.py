@@ -122,6 +122,56 @@ def test_a_higher_score_never_lowers_a_verdict_of_rising_rules(
     assert rank(judge(higher).severity) >= rank(judge(record).severity)
 
 
+positive = st.floats(0, 2).map(lambda number: repr(round(number, 3)))
+tag_scores = st.sampled_from(TAGS).map('score("{}")'.format)
+of_groups = st.sampled_from(["max(minors)", "sum(minors)", "max(gore)", "sum(gore)"])
+
+
+def monotone(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """What `and`, `or`, `>=`, `sum`, `max` and `any` make of expressions; constants stand right of `>=` and in `gt`."""
+    several = st.lists(inner, min_size=2, max_size=3)
+    return st.one_of(
+        several.map(lambda parts: f"({' and '.join(parts)})"),
+        several.map(lambda parts: f"({' || '.join(parts)})"),
+        several.map(lambda parts: f"sum({', '.join(parts)})"),
+        several.map(lambda parts: f"max({', '.join(parts)})"),
+        st.builds("({} >= {})".format, inner, positive),
+        st.builds("any({}, gt={})".format, st.sampled_from(["minors", "gore"]), positive),
+    )
+
+
+@settings(max_examples=150)
+@given(
+    st.recursive(st.one_of(tag_scores, of_groups, positive), monotone, max_leaves=10),
+    facts,
+    st.dictionaries(st.sampled_from(TAGS), scores, min_size=1),
+)
+def test_raising_a_score_never_unmatches_what_only_rises(when: str, record: Facts, raised: dict[str, float]) -> None:
+    tags = {tag: max(record.tags.get(tag, 0.0), raised.get(tag, 0.0)) for tag in {*record.tags, *raised}}
+    rules = ruleset([{"id": "a", "severity": "red", "when": when}], mode="strict")
+    if rules.judge(record).rule_id == "a":
+        higher = Facts(rating=record.rating, tags=tags, detections=record.detections)
+        assert rules.judge(higher).rule_id == "a"
+
+
+@settings(max_examples=60)
+@given(rules_of(combined(st.one_of(rising, falling))), facts, st.randoms(use_true_random=False))
+def test_the_order_within_a_record_does_not_matter(rules: list[dict[str, Any]], record: Facts, random: Any) -> None:  # noqa: ANN401 - hypothesis' own Random
+    def shuffled(items: Any) -> list[Any]:  # noqa: ANN401 - of tags or of detections
+        mixed = list(items)
+        random.shuffle(mixed)
+        return mixed
+
+    other = Facts(
+        rating=dict(shuffled(record.rating.items())),
+        tags=dict(shuffled(record.tags.items())),
+        detections=shuffled(record.detections),
+        channel_is_nsfw=record.channel_is_nsfw,
+        xsignals=record.xsignals,
+    )
+    assert ruleset(rules).judge(other) == ruleset(rules).judge(record)
+
+
 @settings(max_examples=40)
 @given(
     rules_of(combined(st.one_of(rising, falling, failing))),
@@ -150,6 +200,17 @@ def test_warn_and_strict_agree_where_strict_does_not_refuse(rules: list[dict[str
     if not verdict.problems:
         assert verdict == warn.ruleset.judge(record)
         assert warn.ruleset.issue_counts() == {}
+
+
+@settings(max_examples=20)
+@given(st.lists(st.dictionaries(st.text("abc_", max_size=4), scores, max_size=5), min_size=5, max_size=20))
+def test_a_tag_that_was_forgotten_is_learnt_again(records: list[dict[str, float]]) -> None:
+    rules = [{"id": "a", "severity": "red", "when": "sum(named) > 0.5 or max(wild) > 0.5"}]
+    groups = {"named": ["a", "ab"], "wild": ["*c", "a?"]}
+    forgetful, fresh = ruleset(rules, groups=groups), ruleset(rules, groups=groups)
+    forgetful._scores._MOST_TAGS = 3
+    for tags in records:
+        assert forgetful.judge(Facts(tags=tags)) == fresh.judge(Facts(tags=tags))
 
 
 @settings(max_examples=60)
