@@ -21,7 +21,7 @@ EVERY = {" ".join(path): command for path, command in commands()}
 LEAVES = {path: command for path, command in EVERY.items() if not isinstance(command, click.Group)}
 
 HEAVY = {
-    *("PIL", "aiohttp", "asyncio", "cv2", "huggingface_hub", "imagehash", "jsonschema"),
+    *("PIL", "aiohttp", "asyncio", "cv2", "huggingface_hub", "imagehash", "jsonschema_rs"),
     *("multiprocessing", "numpy", "onnxruntime", "rich", "yaml", "yarl"),
 }
 """Libraries that a help text has no use for."""

@@ -36,7 +36,7 @@ OWNERS = {
     "httpx2": {"models"},
     "huggingface_hub": {"models"},
     "imagehash": {"models"},
-    "jsonschema": {"stages"},
+    "jsonschema_rs": {"stages"},
     "numpy": {"models", "stages"},
     "onnx": {"models"},
     "onnxruntime": {"models"},

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from modbot.files.paths import Partition
 from modbot.records.finding import DIFF_COLUMNS, REPORT_COLUMNS
-from modbot.stages.contract import finding_validator, load_schema
+from modbot.stages.contract import _json_path, finding_validator, load_schema
 from modbot.stages.report import part_of
 from modbot.stages.tally import Tally
 from tests.p2_records import plain
@@ -85,22 +85,38 @@ def test_the_schema_is_one_and_the_document_names_what_it_requires() -> None:
 
 @pytest.mark.parametrize("row", range(51))
 def test_every_kind_of_record_makes_a_valid_finding(row: int) -> None:
-    assert finding_validator()(plain(row, **OUTCOME)) is None
+    assert finding_validator().is_valid(plain(row, **OUTCOME))
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(0, 9) | st.floats(0, 1) | st.text(max_size=4),
+    st.sampled_from([None, True, 0, -1, 1.0, 0.5, 10**15, 1e300, "", "red", "0" * 64, "2025-10-01T00:00:00Z"])
+    | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
+FINDING = plain(2, **OUTCOME)
 
 
-@given(st.sampled_from(["general", "character", "general_raw"]), st.lists(JSON | st.tuples(st.text(), st.floats(0, 1))))
-def test_the_short_way_for_tags_says_what_the_schema_says(name: str, tags: list[Any]) -> None:
-    finding = plain(1, **OUTCOME)
-    finding["wd14"][name] = json.loads(json.dumps(tags))
-    plainly = next(Draft202012Validator(load_schema()).iter_errors(finding), None)
-    shortly = finding_validator()(finding)
-    assert (plainly is None) == (shortly is None)
-    if plainly is not None and shortly is not None:
-        assert plainly.json_path == shortly.json_path
+def places(value: object, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Every place in the value, the first items of a list only."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    return [at, *(place for key, item in inner for place in places(item, (*at, key)))]
+
+
+@settings(max_examples=300)
+@given(place=st.sampled_from(places(FINDING)[1:]), instead=JSON, drop=st.booleans())
+def test_the_quick_validator_is_as_strict_as_the_reference(
+    *, place: tuple[str | int, ...], instead: object, drop: bool
+) -> None:
+    finding = json.loads(json.dumps(FINDING))
+    holder = finding
+    for key in place[:-1]:
+        holder = holder[key]
+    if drop:
+        del holder[place[-1]]
+    else:
+        holder[place[-1]] = instead
+    reference = sorted(error.json_path for error in Draft202012Validator(load_schema()).iter_errors(finding))
+    quick = sorted(_json_path(error.instance_path) for error in finding_validator().iter_errors(finding))
+    assert quick == reference
+    assert finding_validator().is_valid(finding) == (not reference)

@@ -6,17 +6,15 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from jsonschema import Draft202012Validator, ValidationError, validators
-from jsonschema.protocols import Validator
+from jsonschema_rs import Draft202012Validator
 
 from modbot.errors import InputError
 from modbot.records.finding import REPORT_COLUMNS, SEVERITIES
@@ -65,67 +63,34 @@ def check_findings(path: Path) -> Checked:
         InputError: the file cannot be read.
     """
     checked = Checked()
-    first_error = finding_validator()
+    validator = finding_validator()
     for number, line in numbered_lines(path, what="the findings", remedy="Run the scan first: modbot scan"):
         checked.lines += 1
-        problem = _finding_problem(line, first_error)
+        problem = _finding_problem(line, validator)
         if problem is not None:
             checked.add(f"line {number}: {problem}")
     return checked
 
 
-def _finding_problem(line: bytes, first_error: Callable[[Any], ValidationError | None]) -> str | None:
+def finding_validator() -> Draft202012Validator:
+    """What holds a decoded finding against the schema."""
+    return Draft202012Validator(load_schema())
+
+
+def _finding_problem(line: bytes, validator: Draft202012Validator) -> str | None:
     try:
-        error = first_error(decode_any(line))
+        finding = decode_any(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
         return f"broken JSON ({broken})"
-    if error is None:
+    if validator.is_valid(finding):
         return None
+    error = next(validator.iter_errors(finding))
     what = error.message if len(error.message) <= 200 else f"{error.message[:200]}…"  # noqa: PLR2004 - a line's width
-    return f"{error.json_path}: {what}"
+    return f"{_json_path(error.instance_path)}: {what}"
 
 
-def finding_validator() -> Callable[[Any], ValidationError | None]:
-    """What gives the first error of a decoded finding, or None."""
-    schema = _inlined(load_schema())
-    pair = schema["properties"]["wd14"]["properties"]["general"]["items"]
-    items = partial(_items, pair)
-    extended: type[Validator] = validators.extend(Draft202012Validator, {"items": items})  # type: ignore[no-untyped-call]
-    errors = extended(schema).iter_errors
-    return lambda finding: next(errors(finding), None)
-
-
-def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with every `$ref` replaced by what it names: looking them up is half the work otherwise."""
-    definitions = schema["$defs"]
-
-    def inline(node: Any) -> Any:  # noqa: ANN401 - JSON of any shape
-        if isinstance(node, dict):
-            reference = node.get("$ref")
-            if reference is not None:
-                return inline(definitions[reference.rpartition("/")[2]])
-            return {key: inline(value) for key, value in node.items() if key != "$defs"}
-        return [inline(item) for item in node] if isinstance(node, list) else node
-
-    inlined: dict[str, Any] = inline(schema)
-    return inlined
-
-
-def _items(
-    pair: Mapping[str, Any],
-    validator: Validator,
-    items: Mapping[str, Any],
-    instance: object,
-    schema: Mapping[str, Any],
-) -> Iterator[ValidationError]:
-    """The keyword `items`, with a short way for lists of [name, score], which are most of a finding."""
-    if items == pair and isinstance(instance, list) and all(map(_is_pair, instance)):
-        return
-    yield from Draft202012Validator.VALIDATORS["items"](validator, items, instance, schema)
-
-
-def _is_pair(item: object) -> bool:
-    return isinstance(item, list) and len(item) == 2 and type(item[0]) is str and type(item[1]) in {float, int}  # noqa: PLR2004 - a pair
+def _json_path(keys: Iterable[str | int]) -> str:
+    return "$" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
 
 
 def check_report(path: Path, findings: Path | None) -> Checked:
