@@ -130,5 +130,5 @@ def analyze(
         f"p2: {m['records']} records, NudeNet on {m['nudenet_executed']}, skipped {m['nudenet_skipped']}, "
         f"failed {m['nudenet_failed']}; {m['wall_time_s']:.1f} s ({', '.join(m['running']) or 'no detector'})"
     )
-    click.echo(f"{summary.merged}\n{summary.metrics_file}")
+    click.echo(f"p2: {summary.flow}\n{summary.merged}\n{summary.metrics_file}")
     tell_unmatchable(m["taggers"], rules_config)

@@ -159,4 +159,4 @@ def _tell(summary: TagSummary) -> None:
         f"{m['requests']} requests, {m['store_hits']} from the store, {m['inferred']} inferred, "
         f"{m['wall_time_s']:.1f} s ({', '.join(m['running'])})"
     )
-    click.echo(f"{summary.merged}\n{summary.metrics_file}")
+    click.echo(f"p1: {summary.flow}\n{summary.merged}\n{summary.metrics_file}")

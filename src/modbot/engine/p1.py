@@ -59,9 +59,10 @@ class TagRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TagSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What p1 ended with: its metrics as written, and the files."""
+    """What p1 ended with: its metrics as written, which stage set the pace, and the files."""
 
     metrics: dict[str, Any]
+    flow: Flow
     merged: Path
     metrics_file: Path
 
@@ -216,9 +217,10 @@ def _tag(
             bus=bus,
             still_ours=still_ours,
         )
-    metrics = _metrics(outcome, len(rows), request, vocabulary)
+    flow = total(Flow(**receipt.detail["flow"]) for receipt in outcome.receipts)
+    metrics = _metrics(outcome, len(rows), request, vocabulary, flow)
     write_bytes(outputs.metrics, jsonl.encode_document(metrics))
-    return TagSummary(metrics=metrics, merged=outputs.merged, metrics_file=outputs.metrics)
+    return TagSummary(metrics=metrics, flow=flow, merged=outputs.merged, metrics_file=outputs.metrics)
 
 
 def _configs(request: TagRequest) -> list[tuple[str, Path]]:
@@ -279,7 +281,7 @@ def _shown(request: TagRequest, vocabulary: TagVocabulary) -> dict[str, Any]:
     }
 
 
-def _metrics(outcome: Outcome, rows: int, request: TagRequest, vocabulary: TagVocabulary) -> dict[str, Any]:
+def _metrics(outcome: Outcome, rows: int, request: TagRequest, vocabulary: TagVocabulary, flow: Flow) -> dict[str, Any]:
     details = [receipt.detail for receipt in outcome.receipts]
     return p1_metrics(
         outcome.counters(),
@@ -287,7 +289,7 @@ def _metrics(outcome: Outcome, rows: int, request: TagRequest, vocabulary: TagVo
         records=outcome.records,
         seconds=outcome.seconds,
         detail={
-            "stages": total(Flow(**detail["flow"]) for detail in details).as_metrics(),
+            "stages": flow.as_metrics(),
             "running": sorted(
                 {f"{detail['model']} on {detail['provider']}, {detail['precision']}" for detail in details}
             ),

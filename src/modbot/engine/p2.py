@@ -42,9 +42,10 @@ class AnalyzeRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnalyzeSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What p2 ended with: its metrics as written, and the files."""
+    """What p2 ended with: its metrics as written, which stage set the pace, and the files."""
 
     metrics: dict[str, Any]
+    flow: Flow
     merged: Path
     metrics_file: Path
 
@@ -128,7 +129,9 @@ def analyze_day(
             totals["batch_halved"] += int(receipt.counters.get("batch_halved", 0))
         metrics = p2_metrics(totals, seconds=outcome.seconds, detail=detail)
         write_bytes(partition.step_metrics("p2"), jsonl.encode_document(metrics))
-    return AnalyzeSummary(metrics=metrics, merged=partition.merged("p2"), metrics_file=partition.step_metrics("p2"))
+    return AnalyzeSummary(
+        metrics=metrics, flow=flow, merged=partition.merged("p2"), metrics_file=partition.step_metrics("p2")
+    )
 
 
 def _detector(request: AnalyzeRequest, settings: Settings) -> Installed | None:

@@ -47,7 +47,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def __str__(self) -> str:
-        return f"bottleneck: {self.bottleneck or 'none'} (infer busy {self.busy:.0%})"
+        return f"bottleneck: {self.bottleneck or 'none'} (infer busy {self.busy * 100:.0f} %)"
 
 
 def total(flows: Iterable[Flow]) -> Flow:
