@@ -444,6 +444,16 @@ class TestReasons:
             ("{rating.explicit:d}", "0.6"),
             ("{rating.explicit:nonsense}", "0.6"),
             ("{rating.explicit:999999999}", "0.6"),
+            ("{count(minors):99999999d}", "1"),
+            ("{count(minors):>+#099999999d}", "1"),
+            ("{rating.explicit:.99999999g}", "0.6"),
+            ("{rating.explicit:\u0663\u0663\u0663\u0663}", "0.6"),
+            ("{rating.explicit:__class__}", "0.6"),
+            ("{rating.explicit:%Y}", "0.6"),
+            ("{rating.explicit:99}", "0.6".rjust(99)),
+            ("{count(minors):c}", "1"),
+            ("{count(minors):n}", "1"),
+            ("{rating.explicit:{{}}}", "0.6}"),
             ("{rating.explicit:.999999999f}", "0.6"),
             ("{55296:c}", "55296"),
             ("{count(minors):03d}", "001"),
@@ -467,7 +477,24 @@ class TestReasons:
 
     @pytest.mark.parametrize(
         "reason",
-        ["{", "}", "{}", "{ }", "{1 +}", "{nobody}", "{max(nowhere)}", "{foo(1)}", "{1!x}", "{1!r", '{"a}', "{a ** b}"],
+        [
+            "{",
+            "}",
+            "{}",
+            "{ }",
+            "{!r}",
+            "{1 +}",
+            "{nobody}",
+            "{max(nowhere)}",
+            "{foo(1)}",
+            "{1!x}",
+            "{1!r",
+            '{"a}',
+            "{a ** b}",
+            "{0[a]}",
+            "{rating.explicit.real}",
+            "{rating.explicit:{count(minors)}}",
+        ],
     )
     def test_a_bad_placeholder_drops_that_reason_alone(self, reason: str) -> None:
         loaded = load([rule("a", "red", reasons=[reason, "stays"])])
@@ -480,6 +507,20 @@ class TestReasons:
     @pytest.mark.parametrize("reasons", [[], ["{nobody}"], None])
     def test_with_no_reason_left_it_is_the_rules_id(self, reasons: list[str] | None) -> None:
         assert ruleset([rule("a", "red", reasons=reasons)]).judge(Facts()).reasons == ["a"]
+
+    def test_however_wide_a_reason_is_it_is_bounded(self) -> None:
+        huge = " * ".join(["9007199254740991"] * 100)
+        reasons = ["{1e300:099.99f}" * 250, "{1:>99}" * 500, f"{{{huge}}}", f"{{{huge}:.99e}}", "{'a' + 'b':99}"]
+        verdict = ruleset([rule("a", "red", reasons=reasons)]).judge(Facts())
+        assert verdict.reasons[0].startswith("1000000000")
+        assert max(map(len, verdict.reasons)) < 110_000
+
+    def test_of_more_reasons_than_anyone_reads_the_rest_are_left_out(self) -> None:
+        loaded = load([rule("a", "red", reasons=["x"] * 60)])
+        assert codes(loaded) == [("R2-P001", "warning")]
+        assert loaded.ruleset is not None
+        assert loaded.ruleset.judge(Facts()).reasons == ["x"] * 50
+        assert load([rule("a", "red", reasons=["x"] * 60)], mode="strict").status == "error"
 
     def test_a_failure_in_a_reason_is_0_and_counted(self) -> None:
         rules = ruleset([rule("a", "red", reasons=["x {1 / rating.explicit}"])])

@@ -34,6 +34,7 @@ MAX_ISSUES = 2_000
 MAX_GROUPS = 1_000
 MAX_PATTERNS = 50_000
 """How many members of all groups may hold a wildcard."""
+MAX_REASONS = 50
 MAX_REMARKS = 200
 """Of what keeps nothing from running, so much is told, and of the rest how much it is."""
 
@@ -583,6 +584,10 @@ class _Loader:
         if not isinstance(entry.value, document.Sequence):
             self._doubt("R2-V001", document.span(entry.value), "`reasons` must be a list", "write `- …` before it")
         items = entry.value.value if isinstance(entry.value, document.Sequence) else [entry.value]
+        if len(items) > MAX_REASONS:
+            message = f"the rule has more than {MAX_REASONS} reasons: the rest are left out"
+            self._doubt("R2-P001", document.span(items[MAX_REASONS]), message)
+            items = items[:MAX_REASONS]
         checked = (self._reason(item, scope, owner) for item in items)
         return tuple(reason for reason in checked if reason is not None)
 
