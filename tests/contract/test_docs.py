@@ -24,7 +24,7 @@ READERS = (
     "docs/models.md",
     "CONTRIBUTING.md",
 )
-BINARY = {".png", ".jpg", ".gif", ".webp", ".onnx", ".npy", ".npz"}
+BINARY = {".png", ".jpg", ".gif", ".webp", ".onnx", ".npy", ".npz", ".fuzz"}
 
 # In two parts, so that this file is not among those that hold one.
 ABSOLUTE_HOME = re.compile(b"/(?:ro" + b"ot|ho" + rb"me/\w+|Us" + rb"ers/\w+)/")

@@ -1,7 +1,7 @@
 """Looks for inputs that the rules language does not hold for, guided by the code that an input reaches: `make fuzz`.
 
 The arguments are libFuzzer's; the first is a folder, which keeps the inputs that reached something new. What it finds
-is written as `crash-…` or `timeout-…` and belongs, with a name that tells what it was, in `tests/fuzz/found/`.
+is written as `crash-…` or `timeout-…` and belongs in `tests/fuzz/found/` as `NAME.fuzz`.
 """
 
 from __future__ import annotations
