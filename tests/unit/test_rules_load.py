@@ -251,6 +251,14 @@ class TestHostileFiles:
         assert 0 < len(loaded.issues) <= 2_000
         assert all(len(issue.message) <= MESSAGE_LENGTH + 1 and len(issue.excerpt) < 1_000 for issue in loaded.issues)
 
+    @pytest.mark.parametrize("call", ["count(minors)", "topk_sum(gore, 2)", "nude.any(prefix=FACE)"])
+    def test_what_looks_at_each_tag_may_stand_so_often_and_no_oftener(self, call: str) -> None:
+        whens = [" or ".join([call] * 500)] * 5
+        rules = [{"id": f"r{number}", "severity": "red", "when": when} for number, when in enumerate(whens)]
+        loaded = load(rules)
+        assert (loaded.status, codes(loaded)) == ("error", [("R2-E001", "error")])
+        assert load(rules[:4]).status == "ok"
+
     def test_scores_beyond_reason_do_not_stop_the_judge(self) -> None:
         rules = load([{**GOOD, "when": "topk_sum(minors, 1e300 * 1e300 - 1e300 * 1e300) > 1 or minors_sum > 1"}])
         assert rules.ruleset is not None

@@ -39,6 +39,8 @@ class Scope:
     features: dict[str, int] = field(default_factory=dict)
     lost_features: set[str] = field(default_factory=set)
     later_features: set[str] = field(default_factory=set)
+    scans: int = 0
+    """How many calls have been bound that look at each tag of a group, or each detection, whenever they are met."""
 
     def identifiers(self) -> set[str]:
         """Every name without a dot that is a number."""
@@ -346,6 +348,7 @@ class _Binder:
             hint = f"the detector's classes are {', '.join(DETECTION_CLASSES)}"
             self.findings.append(Finding("R2-E002", node.span, message, hint, remark=True))
         minimum = self._number(arguments["min"], "`min`") if "min" in arguments else bound.Constant(1, node.span)
+        self._scope.scans += 1
         return bound.AnyClass(prefix, suffix, minimum, node.span)
 
     def _of_group(
@@ -364,6 +367,7 @@ class _Binder:
         values = {key: self._number(arguments[key], f"`{key}`") for key in ("k", "gt") if key in arguments}
         if function in {"any", "count"}:
             values.setdefault("gt", bound.Constant(names.GROUP_THRESHOLD, node.span))
+        self._scope.scans += function in {"count", "topk_sum"}
         return bound.OfGroup(function, group, tuple(values.values()), node.span)
 
 

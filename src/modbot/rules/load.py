@@ -35,6 +35,8 @@ MAX_GROUPS = 1_000
 MAX_PATTERNS = 50_000
 """How many members of all groups may hold a wildcard."""
 MAX_REASONS = 50
+MAX_SCANS = 2_000
+"""How many calls of `count`, `topk_sum` and `nude.any` a file may have: they look at each tag or detection anew."""
 MAX_REMARKS = 200
 """Of what keeps nothing from running, so much is told, and of the rest how much it is."""
 
@@ -235,6 +237,10 @@ class _Loader:
         features = self._features(top.get("features"), scope)
         rules = self._rules(root, top, scope)
         if rules is None:
+            return None
+        if scope.scans > MAX_SCANS:
+            message = f"the file has more than {MAX_SCANS} calls of `count`, `topk_sum` and `nude.any`"
+            self._error("R2-E001", document.span(top["rules"].key), message, "name what is used often as a feature")
             return None
         if "tests" in top:
             self.cases = self._read_cases(top["tests"].value, {rule.id for rule in rules})
