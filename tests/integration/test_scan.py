@@ -346,6 +346,7 @@ def test_another_run_on_the_partition_is_named(day: Day) -> None:
         ran = day.run("scan")
     assert ran.code == 1
     assert "modbot tag" in ran.err
+    assert "rules:" not in ran.err
 
 
 def test_a_full_disk_leaves_the_day_as_it_was(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -103,6 +104,13 @@ def writing(path: Path) -> Iterator[Draft]:
         with storage_errors(path):
             tmp.unlink(missing_ok=True)
         raise
+
+
+def sweep(path: Path) -> None:
+    """Removes at once what processes of this machine that were killed left of `path`. Raises StorageError."""
+    with storage_errors(path):
+        if path.parent.is_dir():
+            _sweep(path, now=-math.inf)
 
 
 def _sweep(path: Path, *, now: float) -> None:

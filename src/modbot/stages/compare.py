@@ -19,7 +19,7 @@ from modbot.records.jsonl import decode_any, encode_document, encode_line
 from modbot.stages.crew import Crew
 from modbot.stages.judge import Judged
 from modbot.stages.lines import WHOLE, Span, numbered_lines
-from modbot.stages.parts import Part, append, leave_the_telling, parts_of
+from modbot.stages.parts import Part, append, leave_the_telling, parts_of, swept
 from modbot.stages.redact import redacted
 from modbot.stages.rulebook import Rulebook
 from modbot.stages.sheet import WriteRow, cell, number, rows
@@ -177,9 +177,10 @@ def _days(jobs: Sequence[AbJob], crew: Crew, begun: Callable[[], None]) -> Itera
             yield _compare(job, crew, begun)[0]
         return
     begun()
-    for job, found in zip(jobs, crew.do([_Day(job) for job in jobs]), strict=True):
-        job.add_failures(found)
-        yield found
+    with swept([path for job in jobs for path in job.outputs.all], crew):
+        for job, found in zip(jobs, crew.do([_Day(job) for job in jobs]), strict=True):
+            job.add_failures(found)
+            yield found
 
 
 def _compare(job: AbJob, crew: Crew, begun: Callable[[], None] = lambda: None) -> tuple[Found, Mapping[str, Any]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from modbot.files.atomic import Draft, storage_errors, tmp_of
+from modbot.files.atomic import Draft, storage_errors, sweep, tmp_of
 from modbot.stages.crew import Crew
 from modbot.stages.lines import BUFFER_BYTES, Span
 
@@ -48,6 +48,18 @@ def parts_of(spans: Sequence[Span], drafts: Mapping[str, Draft], crew: Crew) -> 
         for path in chain.from_iterable(part.files.values() for part in parts):
             with storage_errors(path):
                 path.unlink(missing_ok=True)
+
+
+@contextmanager
+def swept(paths: Iterable[Path], crew: Crew) -> Iterator[None]:
+    """When the block fails, ends the crew and removes what any of it that was killed has left of these files."""
+    try:
+        yield
+    except BaseException:
+        crew.end()
+        for path in paths:
+            sweep(path)
+        raise
 
 
 def append(path: Path, draft: Draft, *, without_header: bool = False) -> None:

@@ -23,7 +23,7 @@ from modbot.records.jsonl import decode, encode_document
 from modbot.stages.crew import Crew
 from modbot.stages.judge import Judge, Judged, legacy_green
 from modbot.stages.lines import WHOLE, Span, numbered_lines
-from modbot.stages.parts import Part, leave_the_telling, parts_of
+from modbot.stages.parts import Part, leave_the_telling, parts_of, swept
 from modbot.stages.report import part_of, report_beside, report_row
 from modbot.stages.rulebook import Rulebook
 from modbot.stages.select import FILTERS, Selection
@@ -221,9 +221,10 @@ def scan_days(jobs: Sequence[ScanJob], crew: Crew, begun: Callable[[], None]) ->
     """
     if len(crew) and len(jobs) > 1:
         begun()
-        for job, (scanned, failures) in zip(jobs, crew.do([_Day(job) for job in jobs]), strict=True):
-            job.add_failures(failures)
-            yield scanned
+        with swept([path for job in jobs for _, path in job.outputs.named], crew):
+            for job, (scanned, failures) in zip(jobs, crew.do([_Day(job) for job in jobs]), strict=True):
+                job.add_failures(failures)
+                yield scanned
     else:
         for job in jobs:
             yield _scan(job, crew, begun)
