@@ -112,21 +112,40 @@ def test_a_worker_that_dies_is_replaced(day: RealDay, undisturbed: RealDay) -> N
     assert day.merged("p1").read_bytes() == undisturbed.merged("p1").read_bytes()
 
 
+def test_a_decoder_that_is_killed_is_replaced(day: RealDay, undisturbed: RealDay) -> None:
+    day.split(2)
+    process = day.start("tag", "--qps", "25", "--parallel", "2")
+    until(lambda: day.journal_lines("p1") >= 5)
+    for pid in _decoders(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert day.merged("p1").read_bytes() == undisturbed.merged("p1").read_bytes()
+
+
 def _workers(pid: int) -> list[int]:
     """Worker processes; the helper that Python keeps beside them is none."""
+    return _running(pid, b"spawn_main")
+
+
+def _decoders(pid: int) -> list[int]:
+    return _running(pid, b"modbot.models.decoder")
+
+
+def _running(pid: int, what: bytes) -> list[int]:
     commands = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in descendants(pid)}
-    return [child for child, command in commands.items() if b"spawn_main" in command]
+    return [child for child, command in commands.items() if what in command]
 
 
 def test_workers_do_not_outlive_the_process_that_leads_them(day: RealDay) -> None:
     day.split(2)
     process = day.start("tag", "--qps", "5", "--parallel", "2")
     until(lambda: day.journal_lines("p1") >= 2)
-    workers = _workers(process.pid)
-    assert len(workers) == 2
+    workers, decoders = _workers(process.pid), _decoders(process.pid)
+    assert (len(workers), len(decoders)) == (2, 2)
     process.kill()
     process.communicate()
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), seconds=5)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (*workers, *decoders)), seconds=5)
 
 
 def test_sigterm_ends_within_seconds_and_keeps_what_was_finished(day: RealDay, undisturbed: RealDay) -> None:
