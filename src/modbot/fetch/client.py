@@ -34,6 +34,7 @@ EXPIRED = "expired"
 UNAUTHORISED = "unauthorised"
 TIMEOUT = "timeout"
 TOO_LARGE = "too_large"
+NOT_AN_IMAGE = "not_an_image"
 
 DISCORD_API = "https://discord.com/api/v10"
 MAX_BYTES = 50_000_000
@@ -52,6 +53,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK, _CLIENT_ERROR, _UNAUTHORISED, _REQUEST_TIMEOUT, _TOO_MANY, _SERVER_ERROR = 200, 400, 401, 408, 429, 500
 _GONE = frozenset({403, 404})
 _PASSING = frozenset({_REQUEST_TIMEOUT, _TOO_MANY})
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
+"""A login or an error page under a status that says all is well: no image calls itself that."""
 _BROKEN: tuple[tuple[type[aiohttp.ClientError], str], ...] = (
     (aiohttp.ClientConnectorDNSError, "the name cannot be resolved"),
     (aiohttp.ClientConnectorCertificateError, "TLS failed: the certificate is not accepted"),
@@ -163,6 +166,7 @@ class Fetcher:
             headers=_HEADERS,
             auto_decompress=False,
             trust_env=False,
+            middlewares=(_send_once,),
             read_bufsize=1 << 18,
         )
         return self
@@ -269,6 +273,8 @@ class Fetcher:
             raise LinkError(FAILED, f"the server answered {response.status}", response.status)
         if (response.content_length or 0) > self._max_bytes:
             raise self._too_large()
+        if response.content_type in _PAGES:  # not stored: tried again, it may be the image
+            raise LinkError(NOT_AN_IMAGE, f"the server sent a web page ({response.content_type})", response.status)
         size = 0
         buffer = bytearray()
         with self._store.receive(image.key, limit=self._max_bytes) as incoming:
@@ -283,6 +289,8 @@ class Fetcher:
                     buffer = bytearray()
             if size < _least(image.row, response):
                 raise _PassingError(FAILED, f"the transfer broke off after {size} bytes", response.status)
+            if size == 0:
+                raise _PassingError(FAILED, "the server sent no bytes", response.status)
             return await self._disk.run(incoming.finish, buffer)
 
     async def _local(self, key: str, url: URL) -> Outcome:
@@ -450,6 +458,14 @@ def _raise_for(answer: Answer) -> None:
         raise _PassingError(FAILED, said, status, answer.retry_after)
     if status >= _CLIENT_ERROR:
         raise LinkError(FAILED, said, status)
+
+
+async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """One request a ticket: left to itself, aiohttp sends anew what a kept connection broke under."""
+    try:
+        return await send(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _translated(error, None) from None
 
 
 def _translated(error: aiohttp.ClientError | OSError, answer: Answer | None) -> LinkError:
