@@ -63,9 +63,7 @@ def look_up(folder: Path, count: int) -> int:
     seconds = perf_counter() - started
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"{len(kept):,} records in {count // PER_FILE:,} files: opened in {opened:.2f} s")
-    print(
-        f"{found} of {len(asked)} found, {strange} of {ASKED} that are not there: {seconds:.2f} s in all (bar {BAR_SECONDS})"
-    )
+    print(f"{found} of {len(asked)} found, {strange} of {ASKED} not there: {seconds:.2f} s (bar {BAR_SECONDS})")
     print(f"memory grew by {grown:.0f} MB (bar {BAR_MB})")
     return 0 if seconds < BAR_SECONDS and grown < BAR_MB and found == len(asked) and not strange else 1
 
