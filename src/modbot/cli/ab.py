@@ -13,12 +13,12 @@ import click
 from modbot.cli.judging import (
     MODES,
     const_option,
-    crew_size,
     days_of,
     environment_mode,
     inputs_of,
     jobs_option,
     mode_option,
+    shares,
     tell_rules,
 )
 from modbot.cli.options import PATH, partition_options
@@ -65,14 +65,13 @@ def ab(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
     Over several days the files hold the whole range; each day has its own beside them, with the date in the name.
     """
     from modbot.stages.crew import Crew
-    from modbot.stages.lines import WHOLE, spans
 
     settings = load()
     found, _ = days_of(settings, given["profile"], given["date"], given["dates"], given["analysis"])
-    parts = [WHOLE] if len(found) > 1 else spans(found[0][1], given["jobs"])
+    shared = shares(found, given["jobs"])
     # The processes of the crew start up while this one does.
-    with Crew(crew_size(found, parts, given["jobs"]), "modbot.stages.compare") as crew:
-        _compare(given, found, parts, crew, environment_mode(settings))
+    with Crew(shared.size, "modbot.stages.compare") as crew:
+        _compare(given, found, shared.spans, crew, environment_mode(settings))
 
 
 def _compare(

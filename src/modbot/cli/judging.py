@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import click
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from modbot.files.paths import Partition
     from modbot.records.finding import Severity
     from modbot.rules import Mode
+    from modbot.stages.lines import Span
     from modbot.stages.rulebook import Rulebook
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,6 +29,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 MODES = click.Choice(["warn", "strict"])
 FROM_TO = ".."
 DATE = "{date}"
+MOST_JOBS = 4
+"""Processes that are begun without being asked for."""
 
 
 class Severities(click.ParamType[tuple[str, ...]]):
@@ -89,21 +93,33 @@ def const_option(command: F) -> F:
 
 
 def jobs_option(command: F) -> F:
-    """`--jobs`."""
+    """`--jobs`: the command gets a number, or None."""
     return click.option(
         "--jobs",
         type=COUNT,
-        default=1,
-        show_default=True,
-        help="Processes that judge: one day in so many parts, or with --dates so many days at once.",
+        help="Processes that judge: a large day in so many parts, or so many days at once.  "
+        f"[default: one a core, at most {MOST_JOBS}]",
     )(command)
 
 
-def crew_size(found: Sequence[object], parts: Sequence[object], jobs: int) -> int:
-    """How many processes `--jobs` asks for beside this one: for all parts of a day but the first, or for days."""
-    if len(found) == 1:
-        return len(parts) - 1
-    return min(jobs, len(found)) if jobs > 1 else 0
+class Shares(NamedTuple):
+    """How the work of judging days is shared out: a single day in `spans`, by `size` processes beside this one."""
+
+    spans: Sequence[Span]
+    size: int
+
+
+def shares(found: Sequence[tuple[Partition, Path]], jobs: int | None, *, whole: bool = False) -> Shares:
+    """What `--jobs` comes to. `whole`: a day must be judged in one piece. No process is begun for a few records."""
+    from modbot.stages.lines import WHOLE, spans, worth
+
+    count = min(MOST_JOBS, len(os.sched_getaffinity(0))) if jobs is None else jobs
+    paths = [analysis for _, analysis in found]
+    if len(paths) > 1:
+        days = min(count, len(paths), worth(paths))
+        return Shares([WHOLE], days if days > 1 else 0)
+    parts = [WHOLE] if whole else spans(paths[0], count)
+    return Shares(parts, len(parts) - 1)
 
 
 def environment_mode(settings: Settings) -> Mode | None:

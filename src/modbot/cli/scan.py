@@ -13,7 +13,6 @@ import click
 
 from modbot.cli.judging import (
     const_option,
-    crew_size,
     dated,
     days_of,
     environment_mode,
@@ -22,6 +21,7 @@ from modbot.cli.judging import (
     mode_option,
     severities,
     severity_option,
+    shares,
     tell_rules,
 )
 from modbot.cli.options import COUNT, PATH, partition_options
@@ -100,17 +100,12 @@ class Command:
         given = self._given
         self._check_flags()
         found, missing = days_of(self._settings, given["profile"], given["date"], given["dates"], given["analysis"])
-        spans = self._spans(found)
+        # Offset and limit count all that came before.
+        counted = given["offset"] or given["limit"] is not None
+        shared = shares(found, given["jobs"], whole=counted)
         # The processes of the crew start up while this one does.
-        with Crew(crew_size(found, spans, given["jobs"]), "modbot.stages.scan") as crew:
-            self._scan(found, missing, spans, crew)
-
-    def _spans(self, found: Sequence[tuple[Partition, Path]]) -> list[Span]:
-        """The parts in which a single day is judged. Offset and limit count all that came before: there is one."""
-        counted = self._given["offset"] or self._given["limit"] is not None
-        from modbot.stages.lines import WHOLE, spans
-
-        return [WHOLE] if counted or len(found) > 1 else spans(found[0][1], self._given["jobs"])
+        with Crew(shared.size, "modbot.stages.scan") as crew:
+            self._scan(found, missing, shared.spans, crew)
 
     def _scan(
         self,
@@ -168,7 +163,6 @@ class Command:
                 "unjudged": given["unjudged"],
                 "consts": dict(given["consts"]),
                 "dry_run": given["dry_run"],
-                "jobs": given["jobs"],
             }
             _print_config(part, book, {"analysis": str(analysis), **outputs.shown, **selection.shown, **judging})
         legacy = book.loaded.legacy and given["allow_legacy"]

@@ -187,7 +187,7 @@ class Evidence(msgspec.Struct, gc=False):
     @property
     def attachment_count(self) -> int:
         """The attachments of all messages."""
-        return sum(len(post.attachments) for post in self.messages)
+        return sum([len(post.attachments) for post in self.messages])
 
     @property
     def detections(self) -> list[Seen]:

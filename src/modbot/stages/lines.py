@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -29,8 +29,8 @@ def spans(path: Path, count: int) -> list[Span]:
 
     A file that cannot be read, or is none, is one span: what is wrong with it is told by who reads it.
     """
-    size = path.stat().st_size if path.is_file() else 0
-    count = min(count, size // HEAD_START_BYTES)
+    size = _size(path)
+    count = min(count, worth([path]))
     if count <= 1:
         return [WHOLE]
     share = (size - HEAD_START_BYTES) // count
@@ -38,6 +38,15 @@ def spans(path: Path, count: int) -> list[Span]:
         starts = sorted({_next_line(data, size - share * others) for others in range(1, count)} - {size})
     ends: list[int | None] = [*starts, None]
     return [Span(start, end) for start, end in zip([0, *starts], ends, strict=True)]
+
+
+def worth(paths: Iterable[Path]) -> int:
+    """How many processes there is enough to do for."""
+    return sum(map(_size, paths)) // HEAD_START_BYTES
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _next_line(data: BinaryIO, at: int) -> int:

@@ -77,7 +77,7 @@ def number(value: object) -> str:
 
 def numbers(values: Iterable[object]) -> list[str]:
     """Each value as a `number`."""
-    return [f"{value:z.4f}" if isinstance(value, (int, float)) else "" for value in values]
+    return [f"{value:z.4f}" if type(value) is float else number(value) for value in values]
 
 
 def flag(value: bool) -> str:  # noqa: FBT001 - a formatter of one value
