@@ -61,7 +61,7 @@ class Misbehaving:
         self.arrivals: list[Arrival] = []
         self.weather: Callable[[web.BaseRequest], Behaviour | None] = lambda _: None
         self.port = 0
-        self._otherwise = otherwise or image(DATA)
+        self.otherwise = otherwise or image(DATA)
         self._addresses = addresses
         self._scripts: dict[str, deque[Behaviour]] = {}
         self._loop = asyncio.new_event_loop()
@@ -124,7 +124,7 @@ class Misbehaving:
     def _scripted(self, request: web.BaseRequest) -> Behaviour:
         script = self._scripts.get(request.path)
         if script is None:
-            return self._otherwise
+            return self.otherwise
         return script.popleft() if len(script) > 1 else script[0]
 
 
@@ -342,10 +342,15 @@ def _signature(path: str, ends: str) -> str:
 # --- storms ---
 
 
+TICKET = "X-Ticket"
+"""A header in which a test may say which of its requests this is."""
+
+
 @dataclass(frozen=True)
 class Limit:
-    """One 429 that was sent: when, whom it names (None: everything), and until when it asks to wait."""
+    """One 429 that was sent: to which request, when, whom it names (None: everything), until when it asks to wait."""
 
+    ticket: str
     at: float
     names: str | None
     until: float
@@ -376,7 +381,7 @@ class Storm:
         now = time.monotonic()
         self._ends = self._ends or now + self._seconds
         drawn = self._chance.random()
-        if now >= self._ends:
+        if self.over:
             return None
         if drawn < self._limited:
             return self._limit(request, now)
@@ -384,6 +389,10 @@ class Storm:
             self._broken[request.path] += 1
             return self._chance.choice(self.BROKEN)
         return None
+
+    @property
+    def over(self) -> bool:
+        return self._ends is not None and time.monotonic() >= self._ends
 
     def _limit(self, request: web.BaseRequest, now: float) -> Behaviour:
         scope: Scope | None = self._chance.choice(("user", "global", "shared", None))
@@ -393,7 +402,8 @@ class Storm:
             until = now + int(time.time() + wait) - time.time()
         else:
             until = now + (wait if said in {"header", "body", "both"} else 0.0)
-        self.limits.append(Limit(now, None if scope in {"global", None} else lane_of(request.path), until))
+        names = None if scope in {"global", None} else lane_of(request.path)
+        self.limits.append(Limit(request.headers.get(TICKET, ""), now, names, until))
         return limited(wait, scope=scope, said=said)
 
 
