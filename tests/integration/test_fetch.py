@@ -534,12 +534,15 @@ def test_too_large_by_its_word_and_by_its_deed(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
-def test_a_gzip_bomb_is_stored_as_it_came(tmp_path: Path) -> None:
+def test_what_is_sent_encoded_is_refused_and_never_unpacked(tmp_path: Path) -> None:
     async def scene(world: World) -> None:
         bomb = gzip.compress(bytes(20_000_000))
         world.server.answers("/bomb", {"body": bomb, "headers": {"Content-Encoding": "gzip"}})
-        stored = await (await world.fetcher(max_bytes=100_000)).fetch(world.row("/bomb"))
-        assert stored == Stored(hashlib.sha256(bomb).hexdigest(), len(bomb))
+        world.server.answers("/plain", {"body": DATA, "headers": {"Content-Encoding": "identity"}})
+        fetcher = await world.fetcher(max_bytes=100_000)
+        failed(await fetcher.fetch(world.row("/bomb")), "fetch_failed", 200, attempts=1)
+        assert fetcher.counters.bytes == 0
+        assert await fetcher.fetch(world.row("/plain")) == STORED
 
     play(tmp_path, scene)
 

@@ -28,6 +28,7 @@ from modbot.records import jsonl
 from modbot.records.p1 import P1Record, Rating
 from modbot.records.progress import Event, Notice, Receipt
 from modbot.stages import tag
+from modbot.stages.fetch import FetchSettings
 from tests.tiny_models import TAGS, build
 
 COUNT = 24
@@ -76,7 +77,7 @@ def tagged(
         inputs="1" * 64,
         resume=False,
         tagging=tag.TagSettings(model=model, execution=execution, calibration=None, frames=1, groups={}, cores=2),
-        fetching=tag.FetchSettings(
+        fetching=FetchSettings(
             cache_dir=tmp_path / "cache",
             concurrency=4,
             allow_hosts=(),

@@ -4,6 +4,7 @@ import math
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from modbot.errors import RateLimitError
 from modbot.fetch.budget import (
     CONCURRENCY_LADDER,
     DISCORD_QPS,
+    FOREIGN_PATIENCE_S,
     INVALID_SLOW,
     INVALID_STOP,
     LONGEST_HOLD_S,
@@ -24,6 +26,7 @@ from modbot.fetch.budget import (
     Budget,
     Lane,
     Saved,
+    SavedPace,
     Ticket,
     read_answer,
 )
@@ -38,7 +41,11 @@ WALL = 1_700_000_000.0
 
 
 def budget(qps: float = 4.0, concurrency: int = 24, *, now: float = 0.0, saved: Saved | None = None) -> Budget:
-    return Budget(qps, concurrency, now=now, wall=WALL + now, saved=saved)
+    return Budget(qps, concurrency, now=now, wall=WALL + now, saved=() if saved is None else (saved,))
+
+
+def slowed(rate: Rate, quiet_since: float, **rest: Any) -> Saved:  # noqa: ANN401 - what else was saved
+    return Saved(paces={CDN.realm: SavedPace(rate, quiet_since)}, **rest)
 
 
 def admit(b: Budget, lane: Lane, now: float) -> Ticket:
@@ -79,11 +86,11 @@ def test_no_more_under_way_than_the_concurrency() -> None:
 def test_the_ladder_goes_down_to_the_floor_and_only_then_narrows() -> None:
     b = budget(10.0, 24)
     now = 0.0
-    seen = [b.rate]
+    seen = [b.rate(CDN)]
     for _ in range(15):
         now += 10.0
         limited(b, now)
-        seen.append(b.rate)
+        seen.append(b.rate(CDN))
     paces = [Rate(qps, 24) for qps in (10.0, *QPS_LADDER)]
     widths = [Rate(QPS_LADDER[-1], width) for width in CONCURRENCY_LADDER[1:]]
     steps = paces + widths
@@ -94,13 +101,13 @@ def test_the_ladder_goes_down_to_the_floor_and_only_then_narrows() -> None:
 def test_a_start_below_the_ladder_keeps_its_pace() -> None:
     b = budget(0.3, 10)
     limited(b, 0.0)
-    assert b.rate == Rate(0.3, 8)
+    assert b.rate(CDN) == Rate(0.3, 8)
 
 
 def test_unlimited_steps_onto_the_ladder() -> None:
     b = budget(math.inf)
     limited(b, 0.0, lane=HERE)
-    assert b.rate == Rate(4.0, 24)
+    assert b.rate(HERE) == Rate(4.0, 24)
 
 
 def test_answers_to_requests_under_way_cause_no_further_step() -> None:
@@ -108,13 +115,13 @@ def test_answers_to_requests_under_way_cause_no_further_step() -> None:
     tickets = [admit(b, CDN, i * 0.25) for i in range(5)]
     for ticket in tickets[:4]:
         b.answer(ticket, Answer(429, retry_after=2.0), 1.5)
-    assert b.rate == Rate(3.0, 24)
+    assert b.rate(CDN) == Rate(3.0, 24)
     assert len(b.adjustments) == 1
     late = admit(b, CDN, 3.5)
     b.answer(tickets[4], Answer(429, retry_after=4.0), 3.6)  # waits are obeyed all the same
     assert b.delay(CDN, 3.6) == pytest.approx(4.0)
     b.answer(late, Answer(429, retry_after=0.0), 3.7)
-    assert b.rate == Rate(2.5, 24)
+    assert b.rate(CDN) == Rate(2.5, 24)
 
 
 @pytest.mark.parametrize(
@@ -158,14 +165,14 @@ def test_quiet_time_takes_the_steps_back_one_by_one() -> None:
     b = budget(3.0, 16)
     for now in range(0, 80, 10):
         limited(b, float(now))
-    assert b.rate == Rate(0.5, 8)
+    assert b.rate(CDN) == Rate(0.5, 8)
     last = 71.0  # 70, and its Retry-After of 1
     b.delay(CDN, last + QUIET_S - 0.1)
-    assert b.rate == Rate(0.5, 8)
+    assert b.rate(CDN) == Rate(0.5, 8)
     seen = []
     for step in range(1, 10):
         b.delay(CDN, last + step * QUIET_S)
-        seen.append(b.rate)
+        seen.append(b.rate(CDN))
     up = [Rate(0.5, 12), Rate(0.5, 16), *(Rate(qps, 16) for qps in (1.0, 1.5, 2.0, 2.5, 3.0))]
     assert seen == [*up, up[-1], up[-1]]
     assert {a.cause for a in b.adjustments[7:]} == {"quiet"}
@@ -178,9 +185,11 @@ def test_an_adjustment_is_data_and_is_told() -> None:
     assert told == b.adjustments
     assert msgspec.to_builtins(told[0]) == {
         "time": datetime.fromtimestamp(WALL + 1.5, UTC).isoformat(timespec="milliseconds"),
+        "host": "discord",
         "cause": "http_429",
         "status": 429,
         "retry_after": 2.5,
+        "assumed": False,
         "from": {"qps": 4.0, "concurrency": 24},
         "to": {"qps": 3.0, "concurrency": 24},
     }
@@ -192,10 +201,10 @@ def test_refusals_slow_the_run_and_it_recovers() -> None:
     for _ in range(INVALID_SLOW):
         now += 0.1
         b.answer(admit(b, CDN, now), Answer(403), now)
-    assert b.rate == Rate(1.0, 24)
+    assert b.rate(CDN) == Rate(1.0, 24)
     assert b.adjustments[-1].cause == "invalid_answers"
     b.delay(CDN, now + 700.0)
-    assert b.rate == Rate(40.0, 24)
+    assert b.rate(CDN) == Rate(40.0, 24)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +233,7 @@ def test_shared_limits_and_other_hosts_do_not_count_towards_a_ban() -> None:
     b = budget(math.inf)
     for i in range(INVALID_SLOW + 10):
         b.answer(admit(b, HERE, float(i)), Answer(403), float(i))
-    assert b.rate == Rate(None, 24)
+    assert b.rate(CDN) == Rate(None, 24)
     assert not Answer(429, scope="shared").invalid
 
 
@@ -254,25 +263,140 @@ def test_nobody_waits_for_hours() -> None:
     assert b.delay(MEDIA, 200.0) == pytest.approx(PATIENCE_S - 100)
 
 
-@pytest.mark.parametrize("lane", [CDN, HERE])
-def test_an_hour_is_waited_for_whoever_asks(lane: Lane) -> None:
+@pytest.mark.parametrize(("lane", "patience"), [(CDN, PATIENCE_S), (HERE, FOREIGN_PATIENCE_S)])
+def test_so_long_is_waited(lane: Lane, patience: float) -> None:
     b = budget(4.0)
-    limited(b, 0.0, lane=lane, retry_after=PATIENCE_S)
-    assert b.delay(lane, 0.0) == PATIENCE_S
-    assert b.delay(lane, PATIENCE_S) == 0
+    limited(b, 0.0, lane=lane, retry_after=patience)
+    assert b.delay(lane, 0.0) == patience
+    assert b.delay(lane, patience) == 0
 
 
-@pytest.mark.parametrize("lane", [CDN, HERE])
+def test_another_host_that_asks_for_longer_is_given_up_for_the_run_and_no_other() -> None:
+    b = budget(4.0)
+    limited(b, 0.0, lane=HERE, retry_after=FOREIGN_PATIENCE_S + 30)
+    with pytest.raises(RateLimitError, match=r"127\.0\.0\.1:8080 asks to be left alone until 2023-"):
+        b.delay(HERE, 1.0)
+    saved = b.export(1.0)
+    for now in (40.0, 10_000.0):
+        with pytest.raises(RateLimitError, match="answers nothing but 429, and is given up for this run"):
+            b.delay(HERE, now)
+    assert b.delay(CDN, 1.0) == 0
+    assert b.rate(CDN) == Rate(4.0, 24)
+    assert b.delay(Lane("127.0.0.1:9090"), 1.0) == 0
+    later = Budget(4.0, 24, now=0.0, wall=WALL + FOREIGN_PATIENCE_S + 31, saved=[saved])
+    assert later.delay(HERE, 0.0) == 0
+    assert later.rate(HERE) == Rate(3.0, 24)
+    assert later.rate(CDN) == Rate(4.0, 24)
+
+
+def test_another_host_that_answers_429_and_nothing_else_is_given_up_in_bounded_time() -> None:
+    b = budget(40.0)
+    now, asked = 0.0, 0
+    while now <= FOREIGN_PATIENCE_S:
+        now += b.delay(HERE, now)
+        b.answer(b.admit(HERE, now), Answer(429, retry_after=0.0), now)
+        asked += 1
+    with pytest.raises(RateLimitError, match="given up"):
+        b.delay(HERE, now)
+    assert now <= FOREIGN_PATIENCE_S + 2
+    assert asked < 80
+    now = 1_000.0
+    for _ in range(200):  # one that lets something through now and then is not
+        for status in (429, 200):
+            now += b.delay(CDN if asked % 2 else MEDIA, now)
+            now += b.delay(Lane("other"), now)
+            b.answer(b.admit(Lane("other"), now), Answer(status, retry_after=0.0), now)
+
+
+def test_a_host_that_limits_us_costs_no_other_its_pace() -> None:
+    b = budget(4.0)
+    now = 0.0
+    for _ in range(20):
+        now += max(b.delay(HERE, now), 5.0)
+        b.answer(b.admit(HERE, now), Answer(429, retry_after=1.0), now)
+        now += 1.0
+        b.answer(admit(b, HERE, now + b.delay(HERE, now)), Answer(200), now)
+    assert b.rate(HERE).qps == 0.5
+    assert b.rate(CDN) == Rate(4.0, 24)
+    assert {a.host for a in b.adjustments} == {HERE.host}
+    now += 10.0
+    admit(b, CDN, now)
+    assert b.delay(CDN, now) == pytest.approx(0.25)
+    limited(b, now + 1.0)
+    assert b.rate(CDN) == Rate(3.0, 24)
+    assert b.adjustments[-1].host == "discord"
+
+
+def test_slots_that_one_host_may_not_use_are_left_to_the_others() -> None:
+    b = budget(math.inf, 10, saved=Saved(paces={HERE.realm: SavedPace(Rate(0.5, 8), WALL)}))
+    now = 0.0
+    for _ in range(8):
+        now += b.delay(HERE, now)
+        b.admit(HERE, now)
+    assert b.delay(HERE, now + 10) == math.inf
+    assert not b.full
+    admit(b, CDN, now)
+    admit(b, CDN, now + 1)
+    assert b.full
+
+
+def test_all_together_never_pass_the_start_rate() -> None:
+    b = budget(4.0)
+    admit(b, CDN, 0.0)
+    assert b.delay(HERE, 0.0) == pytest.approx(0.25)
+
+
+def test_a_long_rest_is_told_even_where_it_costs_no_step() -> None:
+    b = budget(4.0)
+    tickets = [admit(b, CDN, i * 0.25) for i in range(4)]
+    for ticket, wait in zip(tickets, (1.0, 5.0, 600.0, 605.0), strict=True):
+        b.answer(ticket, Answer(429, retry_after=wait), 1.0)
+    assert [(a.retry_after, a.before == a.after) for a in b.adjustments] == [(1.0, False), (600.0, True)]
+    assert str(b.adjustments[1]) == "discord: stays at 3/s, 24 at once (http_429, rests 600 s)"
+    b.answer(admit(b, API, 700.0), Answer(200, remaining=0, reset_after=90.0), 700.0)
+    assert str(b.adjustments[2]) == "discord: stays at 3/s, 24 at once (used_up, rests 90 s)"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (Answer(429), "rests 1 s (assumed)"),
+        (Answer(429, retry_after=2.345678), "rests 2.3 s)"),
+        (Answer(429, retry_after=89.63827), "rests 90 s)"),
+        (Answer(429, reset_after=3.0), "rests 3 s)"),
+    ],
+)
+def test_a_wait_is_told_as_it_was_said_or_as_assumed(answer: Answer, told: str) -> None:
+    b = budget(4.0)
+    b.answer(admit(b, CDN, 0.0), answer, 0.0)
+    [adjustment] = b.adjustments
+    assert told in str(adjustment)
+    assert adjustment.assumed == (answer.retry_after is None and answer.reset_after is None)
+
+
+def test_what_several_processes_left_is_put_together() -> None:
+    stale = slowed(Rate(0.5, 8), WALL - 100 * QUIET_S)  # recovered long ago
+    lately = slowed(Rate(2.5, 24), WALL - 1.5 * QUIET_S, holds={CDN.realm: WALL + 50}, invalid={int(WALL // 10): 7})
+    other = slowed(Rate(3.0, 24), WALL - 10, holds={CDN.realm: WALL + 20}, invalid={int(WALL // 10): 5})
+    for order in ((stale, lately, other), (other, lately, stale), (lately, other, stale)):
+        b = Budget(4.0, 24, now=0.0, wall=WALL, saved=order)
+        assert b.delay(CDN, 0.0) == 50.0
+        assert b.rate(CDN) == Rate(3.0, 24)
+        assert b.export(0.0).paces == {"discord": SavedPace(Rate(3.0, 24), WALL - 10)}
+        assert b.export(0.0).invalid == {int(WALL // 10): 7}
+
+
+@pytest.mark.parametrize("lane", [CDN, API])
 def test_nobody_is_left_alone_for_more_than_a_day(lane: Lane) -> None:
     b = budget(4.0)
     limited(b, 0.0, lane=lane, retry_after=1e300)
     with pytest.raises(RateLimitError, match="left alone until 2023-11-15T22:13:20"):
         b.delay(lane, 1.0)
     assert b.export(2.0).holds == {lane.realm: WALL + LONGEST_HOLD_S}
-    assert b.export(2.0).quiet_since == WALL + LONGEST_HOLD_S
+    assert b.export(2.0).paces[lane.realm].quiet_since == WALL + LONGEST_HOLD_S
     assert b.delay(lane, LONGEST_HOLD_S) == 0
     b.delay(lane, LONGEST_HOLD_S + QUIET_S)
-    assert b.rate == Rate(4.0, 24)
+    assert b.rate(CDN) == Rate(4.0, 24)
 
 
 def test_a_route_that_is_used_up_is_asked_again_after_a_day() -> None:
@@ -282,21 +406,21 @@ def test_a_route_that_is_used_up_is_asked_again_after_a_day() -> None:
 
 
 def test_a_saved_state_from_the_far_future_is_cut() -> None:
-    far = Saved(rate=Rate(3.0, 24), quiet_since=1e300, holds={CDN.realm: 1e300, "x": -1e300}, invalid={10**15: 5_000})
+    far = slowed(Rate(3.0, 24), 1e300, holds={CDN.realm: 1e300, "x": -1e300}, invalid={10**15: 5_000})
     b = budget(4.0, saved=far)
-    assert b.rate == Rate(1.0, 24)  # by the refusals, which count as new
+    assert b.rate(CDN) == Rate(1.0, 24)  # by the refusals, which count as new
     with pytest.raises(RateLimitError, match="left alone until 2023-11-15T22:13:20"):
         b.delay(CDN, 0.0)
     assert b.revision > 0  # so that it is written: else the next start would wait a day again
-    assert b.export(0.0) == Saved(
-        rate=Rate(3.0, 24),
-        quiet_since=WALL + LONGEST_HOLD_S,
+    assert b.export(0.0) == slowed(
+        Rate(3.0, 24),
+        WALL + LONGEST_HOLD_S,
         holds={CDN.realm: WALL + LONGEST_HOLD_S},
         invalid={int(WALL // 10): 5_000},
     )
     assert b.delay(CDN, LONGEST_HOLD_S) == 0
     b.delay(CDN, LONGEST_HOLD_S + QUIET_S)
-    assert b.rate == Rate(4.0, 24)
+    assert b.rate(CDN) == Rate(4.0, 24)
 
 
 def test_the_next_process_waits_the_rest_and_keeps_the_step() -> None:
@@ -306,17 +430,17 @@ def test_the_next_process_waits_the_rest_and_keeps_the_step() -> None:
     saved = msgspec.json.decode(msgspec.json.encode(b.export(3.0)), type=Saved)
     later = budget(4.0, now=1_000_000.0, saved=saved)
     assert later.delay(CDN, 1_000_000.0) == 0
-    assert later.rate == Rate(4.0, 24)  # the time in between was quiet
-    soon = Budget(4.0, 24, now=77.0, wall=WALL + 12.0, saved=saved)
-    assert soon.rate == Rate(2.5, 24)
+    assert later.rate(CDN) == Rate(4.0, 24)  # the time in between was quiet
+    soon = Budget(4.0, 24, now=77.0, wall=WALL + 12.0, saved=[saved])
+    assert soon.rate(CDN) == Rate(2.5, 24)
     assert soon.adjustments[0].cause == "restored"
     assert soon.delay(CDN, 77.0) == pytest.approx(50.0)
 
 
 def test_a_restored_step_is_never_faster_than_the_new_start() -> None:
     for qps, concurrency, expected in [(2.0, 24, Rate(2.0, 24)), (4.0, 16, Rate(3.0, 16)), (0.5, 8, Rate(0.5, 8))]:
-        b = budget(qps, concurrency, saved=Saved(rate=Rate(3.0, 24), quiet_since=WALL))
-        assert b.rate == expected
+        b = budget(qps, concurrency, saved=slowed(Rate(3.0, 24), WALL))
+        assert b.rate(CDN) == expected
 
 
 def test_only_a_change_that_must_be_kept_moves_the_revision() -> None:
@@ -423,7 +547,7 @@ def test_never_more_than_the_budget_and_nothing_before_its_time(
         for since, until, met_by, narrow in limits:
             concerned = lane.path == met_by.path if narrow else lane.realm == met_by.realm
             assert not (concerned and since <= now < until)
-        sent.append((now, lane, b.rate.qps or math.inf))
+        sent.append((now, lane, b.rate(lane).qps or math.inf))
         out.append((b.admit(lane, now), answer))
         assert len(out) <= concurrency
         while len(out) > still_out:

@@ -283,7 +283,8 @@ def test_the_state_is_kept_for_the_next_process(tmp_path: Path) -> None:
 
 def test_a_state_from_the_far_future_is_cut_for_good(tmp_path: Path) -> None:
     state = tmp_path / "budget.json"
-    state.write_text('{"holds": {"discord": 1e300}, "quiet_since": 1e300, "of a later version": 1}')
+    pace = '{"rate": {"qps": 2, "concurrency": 4}, "quiet_since": 1e300}'
+    state.write_text(f'{{"holds": {{"discord": 1e300}}, "paces": {{"discord": {pace}}}, "of a later version": 1}}')
 
     async def work() -> None:
         async with local(state=state) as c:
@@ -294,7 +295,7 @@ def test_a_state_from_the_far_future_is_cut_for_good(tmp_path: Path) -> None:
     run(work())
     kept = msgspec.json.decode(state.read_bytes(), type=Saved)
     assert 0 < kept.holds["discord"] - time.time() <= budget.LONGEST_HOLD_S
-    assert 0 < kept.quiet_since - time.time() <= budget.LONGEST_HOLD_S
+    assert 0 < kept.paces["discord"].quiet_since - time.time() <= budget.LONGEST_HOLD_S
 
 
 def test_a_state_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
@@ -385,8 +386,8 @@ def test_a_defect_of_the_listener_is_told_to_workers_and_raised_in_the_leader() 
         '{"holds": {"x": NaN}}',
         '{"holds": {"x": "NaN"}}',
         '{"holds": {"x": 1e999}}',
-        '{"rate": {"qps": 0, "concurrency": 1}}',
-        '{"rate": {"qps": -1, "concurrency": 1}}',
+        '{"paces": {"x": {"rate": {"qps": 0, "concurrency": 1}, "quiet_since": 0}}}',
+        '{"paces": {"x": {"rate": {"qps": -1, "concurrency": 1}, "quiet_since": 0}}}',
         '{"invalid": {"x": 1}}',
     ],
 )

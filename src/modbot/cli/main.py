@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from modbot.errors import InterruptedRunError, ModbotError
 COMMANDS = {
     "index": ("modbot.cli.index", "Make the p0 index from a folder of images or a list of links."),
     "split": ("modbot.cli.split", "p0: split the day's index into shards."),
+    "fetch": ("modbot.cli.fetch", "Fetch the images into the store, ahead of p1 and without a model."),
     "tag": ("modbot.cli.tag", "p1: fetch each image once, hash it, tag it."),
     "analyze": ("modbot.cli.analyze", "p2: detect nudity where the ratings say so, compute the signals."),
     "scan": ("modbot.cli.scan", "p3: judge the day by the rules: findings, report, metrics."),
@@ -99,18 +101,22 @@ def _refuse(error: click.ClickException) -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    click.echo(f"modbot: {text}", err=True)
+    with suppress(OSError):  # a terminal that was closed cannot be told; the exit code still says it
+        click.echo(f"modbot: {text}", err=True)
     return code
 
 
 def run(*prefix: str) -> NoReturn:
     """Entry point of `modbot` and of the runbook's scripts, which name their sub-command as `prefix`."""
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGHUP, _stop)
     sys.exit(main([*prefix, *sys.argv[1:]]))
 
 
-def _stop(*_: object) -> NoReturn:
-    raise InterruptedRunError("stopped by SIGTERM; what was finished is kept", remedy="Go on with --resume.")
+def _stop(number: int, _: object) -> NoReturn:
+    name = signal.Signals(number).name
+    raise InterruptedRunError(f"stopped by {name}; what was finished is kept", remedy="Go on with --resume.")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,56 @@ class Count(click.ParamType[int]):
             self.fail(f"{value!r} is no whole number of at least 1", param, ctx)
 
 
+class Size(click.ParamType[int]):
+    """A number of bytes of at least 1: `50MB`, `1.5GiB`, `20G` (a thousand each, or 1,024 with an i)."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return value if isinstance(value, int) else size(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no size: give bytes, or a number with KB, MB, GB or TB", param, ctx)
+
+
+class Age(click.ParamType[float]):
+    """A length of time: `30d`, `12h`, `90m`, `2w`."""
+
+    name = "age"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return value if isinstance(value, float) else age(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no length of time: give a number with m, h, d or w, for example 30d", param, ctx)
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?b?|b)?", re.ASCII | re.IGNORECASE)
+_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([mhdw])", re.ASCII)
+_SECONDS = {"m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def size(text: str) -> int:
+    """Bytes of a size as people write it. Raises ValueError."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("no size")
+    number, unit, binary = found.groups()
+    power = "bkmgt".index((unit or "b").lower())
+    amount: float = float(number) * (1024.0 if binary else 1000.0) ** power
+    if not 1 <= amount < 1 << 62:
+        raise ValueError("out of range")
+    return round(amount)
+
+
+def age(text: str) -> float:
+    """Seconds of a length of time as people write it. Raises ValueError."""
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("no length of time")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
 class Qps(click.ParamType[float]):
     """Requests a second: a number above 0, or `unlimited`."""
 
@@ -45,6 +96,10 @@ class Qps(click.ParamType[float]):
 
 COUNT = Count()
 QPS = Qps()
+SIZE = Size()
+AGE = Age()
+MAX_BYTES = "50MB"
+"""What an image may have at most, where nothing else is said."""
 
 
 def partition_options(command: F) -> F:
@@ -54,6 +109,43 @@ def partition_options(command: F) -> F:
         "--date", metavar="DAY", default="today", show_default=True, help="YYYY-MM-DD, 'today' or 'yesterday'."
     )
     return profile(date(command))
+
+
+def fetching_options(command: F) -> F:
+    """What every step takes that fetches."""
+    for option in (
+        click.option(
+            "--max-bytes", type=SIZE, default=MAX_BYTES, show_default=True, help="A larger image is too_large."
+        ),
+        click.option(
+            "--allow-host", multiple=True, metavar="HOST[:PORT]", help="A further host to fetch from; repeatable."
+        ),
+        click.option(
+            "--retry-failed",
+            is_flag=False,
+            flag_value="",
+            metavar="[KIND,…]",
+            help="Of finished shards, only the failed rows again (of those kinds).",
+        ),
+        click.option("--qps", type=QPS, help="Requests a second, or 'unlimited'.  [default: ANALYSIS_QPS]"),
+        click.option("--concurrency", type=COUNT, help="Requests under way at once.  [default: ANALYSIS_CONCURRENCY]"),
+    ):
+        command = option(command)
+    return command
+
+
+def failures(metrics: Mapping[str, Any]) -> str:
+    """`2 failed (expired 1, timeout 1)`, or `none failed`."""
+    counts = {key.removeprefix("failed_"): number for key, number in metrics.items() if key.startswith("failed_")}
+    kinds = ", ".join(f"{kind} {number}" for kind, number in counts.items() if number)
+    return f"{metrics['failed']} failed ({kinds})" if kinds else "none failed"
+
+
+def this_run(metrics: Mapping[str, Any]) -> str:
+    """`3.9 s`, and where the day's counts are of more than this run, how much this run did."""
+    done, rows = metrics["run"]["done"], metrics["rows"]
+    text = f"{metrics['wall_time_s']:.1f} s"
+    return text if done == rows else f"{text} in this run, which did {done} rows; the counts are the day's"
 
 
 def partition(settings: Settings, profile: str | None, date: str) -> Partition:
@@ -76,6 +168,18 @@ def read_input(path: Path, *, what: str, remedy: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{what} cannot be read ({error.strerror})", where=str(path), remedy=remedy) from None
+
+
+def failure_kinds(text: str) -> tuple[str, ...]:
+    """The kinds that `--retry-failed` names. Raises SettingError for one that is none."""
+    from modbot.records.p1 import ERROR_KINDS
+
+    kinds = tuple(kind.strip() for kind in text.split(",") if kind.strip())
+    unknown = sorted(set(kinds) - set(ERROR_KINDS))
+    if unknown:
+        remedy = f"The kinds are {', '.join(ERROR_KINDS)}."
+        raise SettingError(f"there is no kind {unknown[0]!r}", where="--retry-failed", remedy=remedy)
+    return kinds
 
 
 def require_engine(engine: str) -> None:

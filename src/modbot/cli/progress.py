@@ -99,6 +99,7 @@ class _Lines:
         self._step = step
         self._tally = Tally(total)
         self._next = monotonic() + LOG_SECONDS
+        self._told: tuple[int, int] | None = None
 
     def hear(self, event: Event) -> None:
         self._tally.hear(event)
@@ -106,8 +107,9 @@ class _Lines:
         if text is not None:
             click.echo(f"{self._step}: {text}", err=True)
         finished = isinstance(event, ShardFinished) and not event.reused
-        if finished or monotonic() >= self._next:
-            self._next = monotonic() + LOG_SECONDS
+        now = (self._tally.done, self._tally.failed)
+        if (finished or monotonic() >= self._next) and now != self._told:
+            self._next, self._told = monotonic() + LOG_SECONDS, now
             click.echo(f"{self._step}: {self._tally}", err=True)
 
 

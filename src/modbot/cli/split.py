@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from modbot.cli.options import COUNT, PATH, partition, partition_options
+from modbot.files.paths import date_of_index
 from modbot.settings import load
 
 SHOWN_PROBLEMS = 10
@@ -27,6 +28,11 @@ def split(profile: str | None, date: str, count: int, source: Path | None, folde
     from modbot.stages.split import split as run
 
     part = partition(load(), profile, date)
+    of = None if source is None else date_of_index(source)
+    if of is not None and of != part.date:
+        click.echo(
+            f"warning: {source} is by its name the index of {of}; its rows become those of {part.date}", err=True
+        )
     shards, problems = run(part, count=count, source=source, folder=folder)
     for problem in problems[:SHOWN_PROBLEMS]:
         click.echo(f"{shards.source}, {problem}", err=True)

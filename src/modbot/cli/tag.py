@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modbot.cli.options import COUNT, PATH, QPS, partition, partition_options, require_engine, tell_unmatchable
+from modbot.cli.options import (
+    COUNT,
+    PATH,
+    failure_kinds,
+    failures,
+    fetching_options,
+    partition,
+    partition_options,
+    require_engine,
+    tell_unmatchable,
+    this_run,
+)
 from modbot.errors import SettingError
 from modbot.settings import PRECISIONS, PROVIDERS, load
 
@@ -40,19 +51,10 @@ DEFAULT_FRAMES = 5
     "--batch-size", "batch", type=COUNT, help="Images a batch.  [default: WD14_BATCH; by the GPU; 1 on a CPU]"
 )
 @click.option("--frames", type=COUNT, default=DEFAULT_FRAMES, show_default=True, help="Of an animation, at most.")
-@click.option("--concurrency", type=COUNT, help="Requests under way at once.  [default: ANALYSIS_CONCURRENCY]")
-@click.option("--qps", type=QPS, help="Requests a second, or 'unlimited'.  [default: ANALYSIS_QPS]")
+@fetching_options
 @click.option("--parallel", type=COUNT, default=1, show_default=True, help="Shards at once, each in a process.")
 @click.option("--resume", is_flag=True, help="Only what is unfinished, or was done with other settings.")
-@click.option(
-    "--retry-failed",
-    is_flag=False,
-    flag_value="",
-    metavar="[KIND,…]",
-    help="Of finished shards, only the failed rows again (of those kinds).",
-)
 @click.option("--rules-config", type=PATH, help="Rules file whose tag groups are kept.  [default: configs/rules.yaml]")
-@click.option("--allow-host", multiple=True, metavar="HOST[:PORT]", help="A further host to fetch from; repeatable.")
 @click.option(
     "--status-file", type=PATH, help="Manifest.  [default: OUT_DIR/profiles/NAME/status/p1_manifest_NAME.json]"
 )
@@ -79,6 +81,7 @@ def tag(
     retry_failed: str | None,
     rules_config: Path | None,
     allow_host: tuple[str, ...],
+    max_bytes: int,
     status_file: Path | None,
     engine: str,
     source: Path | None,
@@ -111,9 +114,10 @@ def tag(
         qps=qps or settings.analysis_qps,
         parallel=parallel,
         resume=resume,
-        retry=None if retry_failed is None else _kinds(retry_failed),
+        retry=None if retry_failed is None else failure_kinds(retry_failed),
         rules=rules_config,
         allow_hosts=(*settings.allow_hosts, *allow_host),
+        max_bytes=max_bytes,
     )
     if source is None:
         if out is not None or metrics is not None:
@@ -139,24 +143,11 @@ def tag(
     tell_unmatchable([request.model], rules_config)
 
 
-def _kinds(text: str) -> tuple[str, ...]:
-    from modbot.records.p1 import ERROR_KINDS
-
-    kinds = tuple(kind.strip() for kind in text.split(",") if kind.strip())
-    unknown = sorted(set(kinds) - set(ERROR_KINDS))
-    if unknown:
-        remedy = f"The kinds are {', '.join(ERROR_KINDS)}."
-        raise SettingError(f"there is no kind {unknown[0]!r}", where="--retry-failed", remedy=remedy)
-    return kinds
-
-
 def _tell(summary: TagSummary) -> None:
     m = summary.metrics
-    kinds = [f"{key.removeprefix('failed_')} {m[key]}" for key in m if key.startswith("failed_") and m[key]]
-    failed = f"{m['failed']} failed ({', '.join(kinds)})" if kinds else "none failed"
     click.echo(
-        f"p1: {m['rows']} rows, {m['images_ok']} images, {failed}; {m['records']} records; "
+        f"p1: {m['rows']} rows, {m['images_ok']} images, {failures(m)}; {m['records']} records; "
         f"{m['requests']} requests, {m['store_hits']} from the store, {m['inferred']} inferred, "
-        f"{m['wall_time_s']:.1f} s ({', '.join(m['running'])})"
+        f"{this_run(m)} ({', '.join(m['running'])})"
     )
     click.echo(f"p1: {summary.flow}\n{summary.merged}\n{summary.metrics_file}")

@@ -148,7 +148,8 @@ def _work(pipe: Connection[Any, ShardJob], parent: int) -> None:
     """The life of a worker process: a job, its events and its outcome, the next job, until the parent is gone."""
     end_with(parent)
     give_large_blocks_back()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the parent ends us
+        signal.signal(number, signal.SIG_IGN)
     while True:
         try:
             job = pipe.recv()

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from math import isinf
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from modbot.engine.fetching import fetch_settings, one_budget
 from modbot.engine.local import cores_each
 from modbot.engine.run import Outcome, run_step
-from modbot.fetch.coordinator import LocalCoordinator
-from modbot.fetch.hosts import HostPolicy
-from modbot.fetch.remote import serve
 from modbot.fetch.store import Store
 from modbot.files.atomic import write_bytes
 from modbot.files.index_csv import read_rows
-from modbot.files.journal import ShardFiles, file_digest
+from modbot.files.journal import ShardFiles, file_digest, reopen_failed
 from modbot.files.lease import hold, hold_file
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE, Partition
@@ -28,10 +25,11 @@ from modbot.models.calibration import Calibration, read_calibration
 from modbot.models.providers import Execution
 from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
-from modbot.records.progress import Notice, RateAdjusted
+from modbot.records.progress import Notice
 from modbot.settings import Settings
 from modbot.stages import tag
 from modbot.stages.configs import TagVocabulary, read_vocabulary
+from modbot.stages.fetch import refuse_discord
 from modbot.stages.flow import Flow, total
 from modbot.stages.merge import merge_p1
 from modbot.stages.metrics import p1_metrics
@@ -43,6 +41,7 @@ class TagRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `qps`: requests a second, `inf` for unlimited. `retry`: which failed rows of finished shards are done again, by
     kind; empty: of every kind; None: none. `rules`: the rules file by name; None: the default one, if it is there.
+    `max_bytes`: the size from which an image is too large.
     """
 
     model: str
@@ -56,6 +55,7 @@ class TagRequest(msgspec.Struct, frozen=True, kw_only=True):
     retry: tuple[str, ...] | None
     rules: Path | None
     allow_hosts: tuple[str, ...]
+    max_bytes: int
 
 
 class TagSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,9 +164,11 @@ def _tag(
     still_ours: Callable[[], None],
 ) -> TagSummary:
     """p1 over some shards: their files, the CSV that each is of, and its number of rows."""
-    fetching = _fetching(settings, request)
+    fetching = fetch_settings(
+        settings, concurrency=request.concurrency, allow_hosts=request.allow_hosts, max_bytes=request.max_bytes
+    )
     if isinf(request.qps):
-        tag.refuse_discord(source for source, _ in shards.values())
+        refuse_discord(source for source, _ in shards.values())
     providers.check(request.execution)
     vocabulary = read_vocabulary(request.rules)
     calibration = None if request.calibration is None else read_calibration(request.calibration)
@@ -179,12 +181,21 @@ def _tag(
     inputs = {files: file_digest(source) for files, (source, _) in shards.items()}
     if request.retry is not None:
         for files in shards:
-            tag.retry_failed(files, request.retry, settings=digest, inputs=inputs[files])
+            reopen_failed(files, request.retry, settings=digest, inputs=inputs[files])
     Store(settings.cache_dir).sweep()
     bus = Bus()
     for warning in vocabulary.warnings:
         bus.publish(Notice(text=warning))
-    with _budget(partition, request, bus) as coordinator, telling("p1", len(rows)) as report:
+    with (
+        one_budget(
+            partition,
+            f"modbot tag --profile {partition.profile}",
+            qps=request.qps,
+            concurrency=request.concurrency,
+            bus=bus,
+        ) as coordinator,
+        telling("p1", len(rows)) as report,
+    ):
         jobs = tuple(
             tag.TagJob(
                 files=files,
@@ -241,31 +252,6 @@ def _tagging(
     )
 
 
-def _fetching(settings: Settings, request: TagRequest) -> tag.FetchSettings:
-    HostPolicy.of(request.allow_hosts, settings.file_root)
-    return tag.FetchSettings(
-        cache_dir=settings.cache_dir,
-        concurrency=request.concurrency,
-        allow_hosts=request.allow_hosts,
-        file_root=settings.file_root,
-        token=settings.discord_token,
-        discord_api=settings.discord_api,
-    )
-
-
-@contextmanager
-def _budget(partition: Partition, request: TagRequest, bus: Bus) -> Iterator[Path]:
-    """The one rate budget of the run, served to its workers; gives the socket."""
-    coordinator = LocalCoordinator(
-        qps=request.qps,
-        concurrency=request.concurrency,
-        state=partition.status / "budget.json",
-        on_adjustment=lambda adjustment: bus.publish(RateAdjusted(adjustment=adjustment)),
-    )
-    with serve(coordinator) as socket:
-        yield socket
-
-
 def _shown(request: TagRequest, vocabulary: TagVocabulary) -> dict[str, Any]:
     return {
         "model": request.model,
@@ -277,6 +263,7 @@ def _shown(request: TagRequest, vocabulary: TagVocabulary) -> dict[str, Any]:
         "qps": "unlimited" if isinf(request.qps) else request.qps,
         "concurrency": request.concurrency,
         "parallel": request.parallel,
+        "max_bytes": request.max_bytes,
         "vocabulary": vocabulary.source,
     }
 
@@ -287,7 +274,7 @@ def _metrics(outcome: Outcome, rows: int, request: TagRequest, vocabulary: TagVo
         outcome.counters(),
         rows=rows,
         records=outcome.records,
-        seconds=outcome.seconds,
+        times=outcome.times,
         detail={
             "stages": flow.as_metrics(),
             "running": sorted(

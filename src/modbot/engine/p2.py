@@ -127,7 +127,7 @@ def analyze_day(
         for receipt in outcome.receipts:
             totals.update(receipt.detail["counts"])
             totals["batch_halved"] += int(receipt.counters.get("batch_halved", 0))
-        metrics = p2_metrics(totals, seconds=outcome.seconds, detail=detail)
+        metrics = p2_metrics(totals, times=outcome.times, detail=detail)
         write_bytes(partition.step_metrics("p2"), jsonl.encode_document(metrics))
     return AnalyzeSummary(
         metrics=metrics, flow=flow, merged=partition.merged("p2"), metrics_file=partition.step_metrics("p2")

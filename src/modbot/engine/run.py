@@ -29,6 +29,7 @@ from modbot.records.progress import (
     ShardStarted,
     ShardStatus,
 )
+from modbot.stages.metrics import Times
 from modbot.stages.step import Bus, Report, ShardJob, Step, Throttle, utc_now
 
 LEASE_SECONDS = 2.0
@@ -36,11 +37,11 @@ LEASE_SECONDS = 2.0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished step: its receipts by shard in order, how many records the merge gave, and the seconds it took."""
+    """A finished step: its receipts by shard in order, how many records the merge gave, and the time it took."""
 
     receipts: list[Receipt]
     records: int
-    seconds: float
+    times: Times
     adjustments: list[Adjustment]
 
     def counters(self) -> Counter[str]:
@@ -77,6 +78,7 @@ def run_step(
     receipts = {job.name: _standing(job) if resume else None for job in step.jobs}
     due = [job for job in step.jobs if receipts[job.name] is None]
     _open_again(due)
+    before = {name: receipt.lines for name, receipt in receipts.items() if receipt is not None}
     board = _Board(step, status_file, report)
     look = Throttle(LEASE_SECONDS)
 
@@ -89,6 +91,8 @@ def run_step(
         if isinstance(event, ShardFinished):
             receipts[event.receipt.shard] = event.receipt
             _write_shard_metrics(step, event.receipt)
+        elif isinstance(event, ShardStarted):
+            before.setdefault(event.shard, event.done)  # a shard that is begun again within the run adds nothing
         board.hear(event)
 
     for receipt in receipts.values():
@@ -108,7 +112,12 @@ def run_step(
     still_ours()
     records = step.merge()
     done = [receipt for receipt in receipts.values() if receipt is not None]
-    return Outcome(receipts=done, records=records, seconds=monotonic() - started, adjustments=board.adjustments)
+    times = Times(
+        seconds=monotonic() - started,
+        done=sum(receipt.lines for receipt in done) - sum(before.values()),
+        worker_seconds=sum(receipt.counters.get("wall_time_s", 0.0) for receipt in done),
+    )
+    return Outcome(receipts=done, records=records, times=times, adjustments=board.adjustments)
 
 
 def _standing(job: ShardJob) -> Receipt | None:

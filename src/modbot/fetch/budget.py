@@ -7,7 +7,8 @@ clock; what is written down is in wall-clock time, by the offset between the two
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -34,7 +35,14 @@ INVALID_QPS = 1.0
 them on the pace is at most INVALID_QPS (600 in ten minutes, so the number falls), until it is half that again."""
 
 PATIENCE_S = 3_600.0
-"""Longer than this nobody waits: what is asked there fails, or the run ends and goes on another time."""
+"""Longer than this nobody waits for Discord: the run ends and goes on another time."""
+
+FOREIGN_PATIENCE_S = 120.0
+"""A host other than Discord that answers nothing but 429 for so long, or asks for so long a rest, is given up for the
+run: one among many must not hold up the day."""
+
+LONG_WAIT_S = 10.0
+"""A rest that lasts so much longer than the one that is known is told, also where it costs no step."""
 
 LONGEST_HOLD_S = 86_400.0
 """No longer than this is a server left alone at its word: after a day it is asked whether that still holds."""
@@ -97,15 +105,21 @@ class Ticket(msgspec.Struct, frozen=True):
     until: float
 
 
+class SavedPace(msgspec.Struct, frozen=True):
+    """How slow a host's rate had become, and since when it has been quiet, in Unix seconds."""
+
+    rate: Rate
+    quiet_since: float
+
+
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
     """What must outlive the process; times are Unix seconds.
 
-    `rate` is None at the start rate. `holds`: until when whom must not be asked. `invalid`: number of such
+    `paces`: of whom is not at the start rate. `holds`: until when whom must not be asked. `invalid`: number of such
     answers by the ten seconds in which they came.
     """
 
-    rate: Rate | None = None
-    quiet_since: float = 0.0
+    paces: dict[str, SavedPace] = {}
     holds: dict[str, float] = {}
     invalid: dict[int, int] = {}
 
@@ -144,11 +158,48 @@ def token_refused() -> RateLimitError:
     )
 
 
+class _Pace:
+    """The pace of one realm (Discord, or one other host): its place on the ladder, and what is under way there."""
+
+    def __init__(self, realm: str, rates: Sequence[Rate], now: float) -> None:
+        self.realm = realm
+        self.rates = rates
+        self.step = 0
+        self.generation = 0
+        self.quiet_since = now
+        self.last = -math.inf
+        self.under_way = 0
+        self.slowed = False
+        """Whether refusals have come near a ban; Discord's alone."""
+        self.limited_since: float | None = None
+        """Since when there has been no answer but 429."""
+        self.given_up = False
+
+    @property
+    def rate(self) -> Rate:
+        """The rate in force."""
+        rate = self.rates[self.step]
+        return Rate(min(rate.qps or math.inf, INVALID_QPS), rate.concurrency) if self.slowed else rate
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one request to the next."""
+        return max(self.rate.interval, DISCORD_INTERVAL_S if self.realm == _DISCORD else 0.0)
+
+    def go_on_from(self, saved: SavedPace, since: float, now: float) -> None:
+        """Takes over a step and `since` when it has been quiet, less what quiet time has earned, if that is slower."""
+        step = next((i for i, rate in enumerate(self.rates) if rate.within(saved.rate)), len(self.rates) - 1)
+        earned = min(step, max(0, int((now - since) // QUIET_S)))
+        if (place := (step - earned, since + earned * QUIET_S)) > (self.step, self.quiet_since) and place[0]:
+            self.step, self.quiet_since = place
+
+
 class Budget:
     """The one budget of a run.
 
     Ask `delay`; when it is 0, `admit` gives the ticket for one request, which `answer` takes back. Admissions are
-    at least one interval apart, whatever happened before: no bursts, nothing saved up.
+    at least one interval of the start rate apart, whatever happened before: no bursts, nothing saved up. A 429 slows
+    down whom it came from: Discord, all of it, or one other host.
     """
 
     def __init__(
@@ -158,40 +209,39 @@ class Budget:
         *,
         now: float,
         wall: float,
-        saved: Saved | None = None,
+        saved: Iterable[Saved] = (),
         on_adjustment: Callable[[Adjustment], None] | None = None,
     ) -> None:
         self._rates = _rates(qps, concurrency)
-        self._step = 0
-        self._generation = 0
         self._epoch = wall - now
-        self._quiet_since = now
+        self._paces: dict[str, _Pace] = {}
         self._holds: dict[str, float] = {}
         self._buckets: dict[str, str] = {}
         self._invalid: dict[int, int] = {}
-        self._slowed = False
         self._token_refused = False
-        self._under_way: set[int] = set()
+        self._under_way: dict[int, _Pace] = {}
         self._tickets = 0
         self._last = -math.inf
-        self._last_discord = -math.inf
         self._tell = on_adjustment
         self.adjustments: list[Adjustment] = []
         self.revision = 0
         """Grows when something changed that must outlive the process."""
-        if saved is not None:
-            self._restore(saved, now)
-
-    @property
-    def rate(self) -> Rate:
-        """The rate in force."""
-        rate = self._rates[self._step]
-        return Rate(min(rate.qps or math.inf, INVALID_QPS), rate.concurrency) if self._slowed else rate
+        for each in saved:
+            self.learn(each, now)
 
     @property
     def full(self) -> bool:
         """Whether as many requests are under way as may be."""
-        return len(self._under_way) >= self.rate.concurrency
+        return len(self._under_way) >= self._rates[0].concurrency
+
+    def rate(self, lane: Lane) -> Rate:
+        """The rate in force for whom the lane leads to."""
+        pace = self._paces.get(lane.realm)
+        return self._rates[0] if pace is None else pace.rate
+
+    def rest(self, lane: Lane, now: float) -> float:
+        """Seconds for which whom the lane leads to still asks to be left alone."""
+        return max(0.0, self._held(lane) - now)
 
     def delay(self, lane: Lane, now: float) -> float:
         """Seconds until a request may be sent; 0: now; infinity: not before an answer comes back.
@@ -199,81 +249,101 @@ class Budget:
         Raises:
             RateLimitError: nothing may be sent there any more in this run.
         """
-        self._recover(now)
-        self._check(lane, now)
-        if self.full:
+        pace = self._pace(lane.realm, now)
+        self._recover(pace, now)
+        self._check(lane, pace, now)
+        if self.full or pace.under_way >= pace.rate.concurrency:
             return math.inf
-        ready = max(self._held(lane), self._last + self.rate.interval)
-        if lane.discord:
-            ready = max(ready, self._last_discord + DISCORD_INTERVAL_S)
+        ready = max(self._held(lane), self._last + self._rates[0].interval, pace.last + pace.interval)
         return max(0.0, ready - now)
 
     def admit(self, lane: Lane, now: float) -> Ticket:
         """The ticket for one request; only when `delay` is 0."""
-        self._last = now
-        if lane.discord:
-            self._last_discord = now
+        pace = self._pace(lane.realm, now)
+        self._last = pace.last = now
         self._tickets += 1
-        self._under_way.add(self._tickets)
-        interval = max(self.rate.interval, DISCORD_INTERVAL_S if lane.discord else 0.0)
-        return Ticket(self._tickets, lane, self._generation, now + interval if interval else math.inf)
+        self._under_way[self._tickets] = pace
+        pace.under_way += 1
+        interval = max(self._rates[0].interval, pace.interval)
+        return Ticket(self._tickets, lane, pace.generation, now + interval if interval else math.inf)
 
     def answer(self, ticket: Ticket, answer: Answer | None, now: float) -> None:
         """Takes a ticket back. `answer` is None when there was none: never sent, or the connection broke."""
-        self._under_way.discard(ticket.id)
+        pace = self._under_way.pop(ticket.id, None)
+        if pace is None:
+            return
+        pace.under_way -= 1
         if answer is None:
             return
-        lane = ticket.lane
-        if lane.discord:
-            self._learn(lane, answer, now)
+        if ticket.lane.discord:
+            self._learn_from(ticket.lane, answer, now)
         if answer.status == _TOO_MANY:
-            self._limited(ticket, answer, now)
+            self._limited(ticket, pace, answer, now)
+        else:
+            pace.limited_since = None
 
     def export(self, now: float) -> Saved:
         """What the next process must know."""
         self._forget(now)
         return Saved(
-            rate=self._rates[self._step] if self._step else None,
-            quiet_since=self._quiet_since + self._epoch,
+            paces={
+                pace.realm: SavedPace(pace.rates[pace.step], pace.quiet_since + self._epoch)
+                for pace in self._paces.values()
+                if pace.step
+            },
             holds={name: until + self._epoch for name, until in self._holds.items()},
             invalid=dict(self._invalid),
         )
 
-    def _restore(self, saved: Saved, now: float) -> None:
-        """Takes over what the last process left; what is too far ahead to be true is cut."""
+    def learn(self, saved: Saved, now: float) -> None:
+        """Takes over what another process left, as far as it asks for more restraint than what is known here.
+
+        What is too far ahead to be true is cut.
+        """
         latest = now + LONGEST_HOLD_S
-        self._quiet_since = min(saved.quiet_since - self._epoch, latest)
-        self._holds = {name: min(until - self._epoch, latest) for name, until in saved.holds.items()}
+        for name, until in saved.holds.items():
+            self._holds[name] = max(self._holds.get(name, -math.inf), min(until - self._epoch, latest))
         newest = self._bin(now)
+        counts = Counter[int]()
         for bin_, count in saved.invalid.items():
-            self._count_invalid(min(bin_, newest), count)
+            counts[min(bin_, newest)] += count
+        for bin_, count in counts.items():
+            self._invalid[bin_] = max(self._invalid.get(bin_, 0), count)
+        for realm, known in saved.paces.items():
+            pace = self._pace(realm, now)
+            before = pace.rate
+            pace.go_on_from(known, min(known.quiet_since - self._epoch, latest), now)
+            self._record("restored", pace, before, now)
         self.revision += 1  # the cut must be written, or every start would begin the same wait anew
-        if saved.rate is not None:
-            at_most = (i for i, rate in enumerate(self._rates) if rate.within(saved.rate))
-            self._step = next(at_most, len(self._rates) - 1)
-        if self._step:
-            self._record("restored", self._rates[0], now)
         self._weigh_invalid(now)
 
-    def _recover(self, now: float) -> None:
+    def _pace(self, realm: str, now: float) -> _Pace:
+        pace = self._paces.get(realm)
+        if pace is None:
+            pace = self._paces[realm] = _Pace(realm, self._rates, now)
+        return pace
+
+    def _recover(self, pace: _Pace, now: float) -> None:
         """Takes back what quiet time allows, one step each."""
-        while self._step and now - self._quiet_since >= QUIET_S:
-            before = self.rate
-            self._step -= 1
-            self._quiet_since += QUIET_S
-            self._record("quiet", before, now)
-        if self._slowed:
+        while pace.step and now - pace.quiet_since >= QUIET_S:
+            before = pace.rate
+            pace.step -= 1
+            pace.quiet_since += QUIET_S
+            self._record("quiet", pace, before, now)
+        if pace.slowed:
             self._weigh_invalid(now)
 
-    def _check(self, lane: Lane, now: float) -> None:
+    def _check(self, lane: Lane, pace: _Pace, now: float) -> None:
         if lane.discord and self._token_refused:
             raise token_refused()
         held = self._held(lane)
-        if held - now > PATIENCE_S:
+        if held - now > (PATIENCE_S if lane.discord else FOREIGN_PATIENCE_S):
             raise RateLimitError(
                 f"{lane.realm} asks to be left alone until {self._iso(held)}",
                 remedy="Run the same command again after that: what was finished is kept.",
             )
+        if pace.given_up:
+            raise RateLimitError(f"{lane.realm} answers nothing but 429, and is given up for this run")
         if lane.discord and sum(self._invalid.values()) >= INVALID_STOP:
             self._forget(now)
             if (count := sum(self._invalid.values())) >= INVALID_STOP:
@@ -287,56 +357,61 @@ class Budget:
         return max(self._holds.get(name, -math.inf) for name in names)
 
     def _hold(self, name: str, wait: float, now: float) -> float:
-        """Leaves `name` alone for `wait` seconds, as far as that may be, and says until when."""
-        until = now + min(wait, LONGEST_HOLD_S)
-        if until > self._holds.get(name, -math.inf):
+        """Leaves `name` alone for `wait` seconds, as far as that may be, and says how much longer that is."""
+        until, known = now + min(wait, LONGEST_HOLD_S), max(self._holds.get(name, now), now)
+        if until > known:
             self._holds[name] = until
             self.revision += 1
-        return until
+        return until - known
 
-    def _learn(self, lane: Lane, answer: Answer, now: float) -> None:
+    def _learn_from(self, lane: Lane, answer: Answer, now: float) -> None:
         """What only Discord's answers say: buckets, routes used up, refusals that add up to a ban."""
         if answer.bucket:
             self._buckets[lane.path] = f"{lane.host} {answer.bucket} {lane.major}"
         if answer.remaining == 0 and answer.reset_after and answer.status != _TOO_MANY:
-            self._hold(self._buckets.get(lane.path, lane.path), answer.reset_after, now)
+            name = self._buckets.get(lane.path, lane.path)
+            if self._hold(name, answer.reset_after, now) >= LONG_WAIT_S:
+                pace = self._pace(lane.realm, now)
+                self._record("used_up", pace, pace.rate, now, status=answer.status, retry_after=answer.reset_after)
         if answer.invalid:
-            self._count_invalid(self._bin(now), 1)
+            self._invalid[self._bin(now)] = self._invalid.get(self._bin(now), 0) + 1
             self.revision += 1
             self._weigh_invalid(now)
         if answer.status == 401 and lane.route:  # noqa: PLR2004 - its name is its number
             self._token_refused = True
 
-    def _limited(self, ticket: Ticket, answer: Answer, now: float) -> None:
-        """A 429: whom it names waits; and the first of its generation costs everyone a step."""
+    def _limited(self, ticket: Ticket, pace: _Pace, answer: Answer, now: float) -> None:
+        """A 429: whom it names waits; and the first of its generation costs its realm a step."""
         lane = ticket.lane
-        wait = DEFAULT_RETRY_AFTER_S if answer.retry_after is None else answer.retry_after
+        said = answer.retry_after if answer.retry_after is not None else answer.reset_after
+        wait = DEFAULT_RETRY_AFTER_S if said is None else said
         narrow = answer.scope in {"user", "shared"}
-        until = self._hold(self._buckets.get(lane.path, lane.path) if narrow else lane.realm, wait, now)
-        self._quiet_since = max(self._quiet_since, until)
+        longer = self._hold(self._buckets.get(lane.path, lane.path) if narrow else lane.realm, wait, now)
+        until = now + min(wait, LONGEST_HOLD_S)
+        pace.quiet_since = max(pace.quiet_since, until)
+        pace.limited_since = now if pace.limited_since is None else pace.limited_since
+        pace.given_up |= not lane.discord and until - pace.limited_since > FOREIGN_PATIENCE_S
         self.revision += 1
-        if ticket.generation == self._generation:
-            self._generation += 1
-            before = self.rate
-            self._step = min(self._step + 1, len(self._rates) - 1)
-            self._record("http_429", before, now, status=answer.status, retry_after=wait)
+        before = pace.rate
+        if ticket.generation == pace.generation:
+            pace.generation += 1
+            pace.step = min(pace.step + 1, len(pace.rates) - 1)
+        if longer >= LONG_WAIT_S or before != pace.rate:
+            self._record("http_429", pace, before, now, status=answer.status, retry_after=wait, assumed=said is None)
 
     def _bin(self, now: float) -> int:
         return int((now + self._epoch) // INVALID_BIN_S)
 
-    def _count_invalid(self, bin_: int, count: int) -> None:
-        self._invalid[bin_] = self._invalid.get(bin_, 0) + count
-
     def _weigh_invalid(self, now: float) -> None:
         self._forget(now)
         count = sum(self._invalid.values())
-        before = self.rate
-        if not self._slowed and count >= INVALID_SLOW:
-            self._slowed = True
-            self._record("invalid_answers", before, now)
-        elif self._slowed and count <= INVALID_SLOW // 2:
-            self._slowed = False
-            self._record("invalid_answers", before, now)
+        pace = self._pace(_DISCORD, now)
+        before = pace.rate
+        if not pace.slowed and count >= INVALID_SLOW:
+            pace.slowed = True
+        elif pace.slowed and count <= INVALID_SLOW // 2:
+            pace.slowed = False
+        self._record("invalid_answers", pace, before, now)
 
     def _forget(self, now: float) -> None:
         """Drops what no longer counts."""
@@ -345,13 +420,29 @@ class Budget:
         self._holds = {name: until for name, until in self._holds.items() if until > now}
 
     def _record(
-        self, cause: str, before: Rate, now: float, *, status: int | None = None, retry_after: float | None = None
+        self,
+        cause: str,
+        pace: _Pace,
+        before: Rate,
+        now: float,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        assumed: bool = False,
     ) -> None:
-        if before == self.rate:
+        """Tells a change of the rate, or a rest without one."""
+        if before == pace.rate and retry_after is None:
             return
         self.revision += 1
         adjustment = Adjustment(
-            time=self._iso(now), cause=cause, status=status, retry_after=retry_after, before=before, after=self.rate
+            time=self._iso(now),
+            host=pace.realm,
+            cause=cause,
+            status=status,
+            retry_after=None if retry_after is None else round(retry_after, 3),
+            assumed=assumed,
+            before=before,
+            after=pace.rate,
         )
         self.adjustments.append(adjustment)
         if self._tell is not None:

@@ -22,9 +22,18 @@ from modbot.errors import RateLimitError
 from modbot.fetch.budget import Answer, Lane, Ticket, read_answer, token_refused
 from modbot.fetch.coordinator import Coordinator, Outcome
 from modbot.fetch.disk import Disk
-from modbot.fetch.hosts import BAD_ROW, FAILED, FORBIDDEN, ForbiddenAddressError, GuardedResolver, HostPolicy, LinkError
+from modbot.fetch.hosts import (
+    BAD_ROW,
+    FAILED,
+    FORBIDDEN,
+    ForbiddenAddressError,
+    GuardedResolver,
+    HostPolicy,
+    LinkError,
+    has_lapsed,
+)
 from modbot.fetch.store import Store, Stored, TooLargeError
-from modbot.records.index import IndexRow, attachment_key
+from modbot.records.index import DISCORD_CDN_HOSTS, IndexRow, attachment_key
 from modbot.records.jsonl import decode_any
 from modbot.records.p1 import RecordError
 
@@ -63,6 +72,8 @@ _BROKEN: tuple[tuple[type[aiohttp.ClientError], str], ...] = (
     (aiohttp.ClientPayloadError, "the transfer broke off"),
     (aiohttp.ClientResponseError, "the answer is no HTTP"),
 )
+_SCALING_HOSTS = DISCORD_CDN_HOSTS - {"cdn.discordapp.com"}
+_SCALED = frozenset({"format", "height", "quality", "width"})
 _HEADERS = {
     "User-Agent": f"DiscordBot (modbot, {modbot.__version__})",
     "Accept-Encoding": "identity",  # what is stored is what the server has, and no gzip bomb is unpacked
@@ -101,13 +112,18 @@ class _PassingError(LinkError):
         self.retry_after = retry_after or 0.0
 
 
+class _DoubtError(_PassingError):
+    """All of it came, and it is not what the index tells of: asked for once more, and then taken as it is."""
+
+
 @dataclass
 class _Image:
-    """One image on its way: its row, its key, and how many requests were sent for it."""
+    """One image on its way: its row, its key, how many requests were sent for it, and whether its size was doubted."""
 
     row: IndexRow
     key: str
     sent: int = 0
+    doubted: bool = False
 
 
 class Fetcher:
@@ -123,6 +139,7 @@ class Fetcher:
         attempts: how often a request is tried while the connection breaks, times out or the answer is 5xx.
         backoff: seconds before the first of these retries, at most; doubled for each further one, up to 30.
         clock: Unix seconds, against which a link's expiry is read.
+        thorough: a stored image is looked at, not only found: one that is damaged is fetched again.
     """
 
     def __init__(
@@ -138,6 +155,7 @@ class Fetcher:
         attempts: int = 4,
         backoff: float = 0.5,
         clock: Callable[[], float] = time.time,
+        thorough: bool = False,
     ) -> None:
         self.counters = Counters()
         self._store = store
@@ -150,6 +168,7 @@ class Fetcher:
         self._attempts = attempts
         self._backoff = backoff
         self._clock = clock
+        self._find = partial(store.find, thorough=thorough)
         self._disk = Disk()
         self._opened: aiohttp.ClientSession | None = None
 
@@ -220,11 +239,10 @@ class Fetcher:
     # --- one image ---
 
     async def _image(self, image: _Image, url: URL) -> Outcome:
-        stored = await self._disk.run(self._store.find, image.key)
-        if stored is not None:
-            self.counters.store_hits += 1
-            return Outcome(stored=stored)
+        stored = await self._disk.run(self._find, image.key)
         try:
+            if stored is not None:
+                return Outcome(stored=self._hit(stored))
             return Outcome(stored=await self._download(image, url))
         except LinkError as error:
             return Outcome(error=_record(error, attempts=image.sent))
@@ -245,15 +263,11 @@ class Fetcher:
         return await self._follow(image, fresh)
 
     def _lapsed(self, url: URL) -> LinkError | None:
-        """Why a link need not be tried: its signature's `ex` (hex Unix seconds) is past.
+        """Why a link need not be tried: its signature's time is past.
 
         Another host's `ex` may mean anything, so without a token to get a fresh link with, it is tried.
         """
-        try:
-            expiry = int(url.query.get("ex", ""), 16)
-        except ValueError:
-            return None
-        if expiry > self._clock() or not (self._token or self._hosts.lane(url).discord):
+        if not has_lapsed(url, self._clock()) or not (self._token or self._hosts.lane(url).discord):
             return None
         return LinkError(EXPIRED, "the link's signature has expired")
 
@@ -273,6 +287,8 @@ class Fetcher:
             raise LinkError(FAILED, f"the server answered {response.status}", response.status)
         if (response.content_length or 0) > self._max_bytes:
             raise self._too_large()
+        if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise LinkError(FAILED, "the server sent it encoded, and was asked not to", response.status)
         if response.content_type in _PAGES:  # not stored: tried again, it may be the image
             raise LinkError(NOT_AN_IMAGE, f"the server sent a web page ({response.content_type})", response.status)
         size = 0
@@ -287,10 +303,7 @@ class Fetcher:
                 if len(buffer) >= _CHUNK:
                     await self._disk.run(incoming.write, buffer)
                     buffer = bytearray()
-            if size < _least(image.row, response):
-                raise _PassingError(FAILED, f"the transfer broke off after {size} bytes", response.status)
-            if size == 0:
-                raise _PassingError(FAILED, "the server sent no bytes", response.status)
+            _refuse_a_part(image, size, response)
             return await self._disk.run(incoming.finish, buffer)
 
     async def _local(self, key: str, url: URL) -> Outcome:
@@ -306,9 +319,8 @@ class Fetcher:
             if state.st_size > self._max_bytes:
                 raise self._too_large()
             version = f"{key}#{state.st_size}-{state.st_mtime_ns}"
-            if (stored := self._store.find(version)) is not None:
-                self.counters.store_hits += 1
-                return stored
+            if (stored := self._find(version)) is not None:
+                return self._hit(stored)
             with self._store.receive(version, limit=self._max_bytes) as incoming:
                 try:
                     while chunk := file.read(_CHUNK):
@@ -319,6 +331,13 @@ class Fetcher:
                     raise LinkError(FAILED, f"the file cannot be read ({error.strerror})") from None
                 return incoming.finish()
 
+    def _hit(self, stored: Stored) -> Stored:
+        """A stored image, if it is not too large by now: what a day gives must not hang on an earlier day's limit."""
+        if stored.bytes > self._max_bytes:
+            raise self._too_large()
+        self.counters.store_hits += 1
+        return stored
+
     def _too_large(self) -> LinkError:
         return LinkError(TOO_LARGE, f"more than {self._max_bytes} bytes", None)
 
@@ -327,10 +346,9 @@ class Fetcher:
     async def _fresh_link(self, image: _Image) -> URL | None:
         """The link that the message has now; None where there is no way to ask, or nothing to be had."""
         row = image.row
-        if self._token is None or not (_is_id(row.channel_id) and _is_id(row.message_id)):
+        if self._token is None or (message := message_of(row)) is None:
             return None
-        reread = partial(self._reread, row.channel_id, row.message_id)
-        outcome, _ = await self._once(f"message:{row.channel_id}/{row.message_id}", reread)
+        outcome, _ = await self._once(f"message:{'/'.join(message)}", partial(self._reread, *message))
         if outcome.error is not None:
             error = outcome.error
             raise LinkError(error.kind, f"the message could not be read again: {error.detail}", error.http_status)
@@ -367,10 +385,12 @@ class Fetcher:
         limited = failed = 0
         while True:
             try:
-                return await self._request(url, lane, read, image=image, headers=headers)
+                return await self._request(url, lane, read, image=image, headers=headers, again=limited + failed > 0)
             except _PassingError as error:
                 if error.status == _TOO_MANY:  # the budget makes everyone wait who has to
                     limited += 1
+                    pause = 0.0
+                elif isinstance(error, _DoubtError):
                     pause = 0.0
                 else:
                     failed += 1
@@ -378,7 +398,6 @@ class Fetcher:
                 if limited > MAX_LIMITED or failed >= self._attempts:
                     raise
             await asyncio.sleep(pause)
-            self.counters.retries += 1
 
     async def _request(
         self,
@@ -388,11 +407,13 @@ class Fetcher:
         *,
         image: _Image | None,
         headers: dict[str, str] | None,
+        again: bool,
     ) -> T:
         """One request with one ticket."""
         ticket = await self._admit(lane)
         answer: Answer | None = None
         self.counters.requests += 1
+        self.counters.retries += again
         if image is not None:
             image.sent += 1
         try:
@@ -490,15 +511,33 @@ def _target(response: aiohttp.ClientResponse) -> str:
         raise LinkError(FAILED, "redirected to what is no link", response.status) from None
 
 
-def _least(row: IndexRow, response: aiohttp.ClientResponse) -> int:
-    """How many bytes a whole transfer has at least.
+def _refuse_a_part(image: _Image, size: int, response: aiohttp.ClientResponse) -> None:
+    """Holds the bytes that came against what the server said, and what Discord told of the attachment.
 
-    The server's word counts. Where it gives none, so that a connection that broke looks like the end, the size that
-    Discord told of the attachment does; of an embed's or a sticker's picture it tells none.
+    Raises:
+        _PassingError: it is not all of it; or, once, it is not what was told.
     """
-    if response.content_length is not None:
-        return response.content_length
-    return row.file_size or 0 if row.source in {None, "attachment", "forward"} else 0
+    told = _told(image.row, response.url)
+    whole = response.content_length
+    least = (told or 0) if whole is None else whole  # without a length, a connection that broke looks like the end
+    if size < least:
+        raise _PassingError(FAILED, f"the transfer broke off after {size} bytes", response.status)
+    if size == 0:
+        raise _PassingError(FAILED, "the server sent no bytes", response.status)
+    if told is not None and size != told and not image.doubted:
+        image.doubted = True
+        raise _DoubtError(FAILED, f"{size} bytes came, the index tells of {told}", response.status)
+
+
+def _told(row: IndexRow, url: URL) -> int | None:
+    """The size that Discord told of the file itself; None for what it scales, and for embeds and stickers."""
+    if (
+        row.source not in {None, "attachment", "forward"}
+        or url.raw_host in _SCALING_HOSTS
+        or _SCALED & url.query.keys()
+    ):
+        return None
+    return row.file_size
 
 
 async def _at_most(limit: int, response: aiohttp.ClientResponse) -> bytes:
@@ -540,6 +579,12 @@ def _parts(value: object) -> Iterator[object]:
             waiting.extend(part.values())
         elif isinstance(part, list):
             waiting.extend(part)
+
+
+def message_of(row: IndexRow) -> tuple[str, str] | None:
+    """Channel and message that a fresh link can be asked for, if the row has their ids."""
+    channel, message = row.channel_id, row.message_id
+    return (channel, message) if _is_id(channel) and _is_id(message) else None
 
 
 def _is_id(text: str | None) -> TypeGuard[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -17,6 +17,7 @@ import msgspec
 from modbot.errors import InputError
 from modbot.fetch.budget import Answer, Budget, Lane, Saved, Ticket
 from modbot.fetch.store import Stored
+from modbot.fetch.turn import Turn
 from modbot.files.atomic import write_bytes
 from modbot.records.jsonl import encode_document
 from modbot.records.p1 import RecordError
@@ -53,6 +54,7 @@ class Coordinator(Protocol):
 
         Raises:
             RateLimitError: none may be sent there any more.
+            BusyError: another run is fetching from Discord.
             StorageError: the budget could not be saved, or a change of the rate not be written down.
         """
 
@@ -67,20 +69,30 @@ class LocalCoordinator:
         qps: requests a second at the start; infinity is unlimited.
         concurrency: requests under way at once at the start.
         state: the file that carries the budget from one process to the next; None: nothing is carried.
+        turn: leave to fetch from Discord, taken before the first request there; None: it needs none. What earlier runs
+            of other profiles left is known from the start, and looked at again when the turn is taken.
         on_adjustment: told of every change of the rate, in the coordinator's loop. What it raises is raised by every
             later `admit`, and at the end.
     """
 
     def __init__(
-        self, *, qps: float, concurrency: int, state: Path | None = None, on_adjustment: OnAdjustment | None = None
+        self,
+        *,
+        qps: float,
+        concurrency: int,
+        state: Path | None = None,
+        turn: Turn | None = None,
+        on_adjustment: OnAdjustment | None = None,
     ) -> None:
-        saved = None if state is None else _read_state(state)
         self._on_adjustment = on_adjustment
         self._failure: Exception | None = None
+        self._state = state
+        self._turn = turn
+        self._taking: asyncio.Task[None] | None = None
+        saved = [*([] if state is None else read_states([state])), *self._left_by_others()]
         self._budget = Budget(
             qps, concurrency, now=time.monotonic(), wall=time.time(), saved=saved, on_adjustment=self._tell
         )
-        self._state = state
         self._saver: asyncio.Task[None] | None = None
         self._saved_revision = 0
         self._claims: dict[str, deque[asyncio.Future[Outcome | None]]] = {}
@@ -99,10 +111,17 @@ class LocalCoordinator:
     async def __aexit__(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._saver is not None:
-            await self._saver
-        if self._state is not None and self._saved_revision != self._budget.revision:
-            self._save(self._state)
+        if self._turn is not None and self._taking is not None:
+            self._turn.give_up()
+            await asyncio.gather(self._taking, return_exceptions=True)
+        try:
+            if self._saver is not None:
+                await self._saver
+            if self._state is not None and self._saved_revision != self._budget.revision:
+                self._save(self._state)
+        finally:
+            if self._turn is not None and self._taking is not None:
+                self._turn.give_back()  # whoever is next finds what was saved
         if self._failure is not None:
             raise self._failure
 
@@ -136,6 +155,8 @@ class LocalCoordinator:
 
     async def admit(self, lane: Lane) -> Ticket:
         self._raise_if_failed()
+        if lane.discord and self._turn is not None:
+            await self._have_turn(self._turn)
         future = asyncio.get_running_loop().create_future()
         self._queue.append((lane, future))
         self._pump()
@@ -147,6 +168,23 @@ class LocalCoordinator:
             self._saver = asyncio.get_running_loop().create_task(self._save_while_changing(self._state))
         if self._queue:
             self._pump()
+
+    async def _have_turn(self, turn: Turn) -> None:
+        """Waits until the run has the turn; whoever comes first sets about taking it."""
+        if self._taking is None:
+            self._taking = asyncio.get_running_loop().create_task(self._take(turn))
+        await asyncio.shield(self._taking)
+        turn.check()
+
+    async def _take(self, turn: Turn) -> None:
+        await asyncio.to_thread(turn.take)
+        for saved in self._left_by_others():
+            self._budget.learn(saved, time.monotonic())
+
+    def _left_by_others(self) -> list[Saved]:
+        if self._turn is None:
+            return []
+        return read_states(path for path in self._turn.states() if path != self._state)
 
     def _pump(self) -> None:
         """Admits whom the budget lets go, first come first served, and sets the clock for the next."""
@@ -221,16 +259,24 @@ async def handed(future: asyncio.Future[T], give_back: Callable[[T], None]) -> T
         raise
 
 
-def _read_state(path: Path) -> Saved | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Saved)
-    except FileNotFoundError:
-        return None
-    except msgspec.DecodeError as error:
-        raise InputError(
-            f"not the state of a rate budget ({error})",
-            where=str(path),
-            remedy="Remove the file if no run was slowed down by the server within the last hour.",
-        ) from None
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+def read_states(paths: Iterable[Path]) -> list[Saved]:
+    """What earlier processes left in these files, as far as they are there.
+
+    Raises:
+        InputError: a file is not the state of a budget, or cannot be read.
+    """
+    states = []
+    for path in paths:
+        try:
+            states.append(msgspec.json.decode(path.read_bytes(), type=Saved))
+        except FileNotFoundError:
+            continue
+        except msgspec.DecodeError as error:
+            raise InputError(
+                f"not the state of a rate budget ({error})",
+                where=str(path),
+                remedy="Remove the file if no run was slowed down by the server within the last hour.",
+            ) from None
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    return states

@@ -32,6 +32,7 @@ MAX_URL = 8_192
 _UNUSABLE = re.compile(r"[\x00-\x20\x7f\\]")
 _SHOWN = 100
 _NO_ROOT = "file: links are read only below MODBOT_FILE_ROOT, which is not set"
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -178,6 +179,14 @@ def is_discord(host: str) -> bool:
     return host in DISCORD_CDN_HOSTS
 
 
+def has_lapsed(url: URL, now: float) -> bool:
+    """Whether the link's signature says that it has ended: its `ex`, hex Unix seconds, is not after `now`."""
+    try:
+        return int(url.query.get("ex", ""), 16) <= now
+    except ValueError:
+        return False
+
+
 def is_public(address: str) -> bool:
     """Whether an IP address is one of the public internet, and does not carry another that is not."""
     try:
@@ -190,6 +199,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(str(inner))
+        if ip not in _GLOBAL_UNICAST:  # what is reserved, retired or carries an IPv4 address in another way
+            return False
     return ip.is_global and not ip.is_multicast
 
 

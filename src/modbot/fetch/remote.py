@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from modbot.errors import InterruptedRunError, ModbotError, RateLimitError, StorageError
+from modbot.errors import BusyError, InterruptedRunError, ModbotError, RateLimitError, StorageError
 from modbot.fetch.budget import Answer, Lane, Ticket
 from modbot.fetch.coordinator import LocalCoordinator, Outcome, handed
 from modbot.files.atomic import storage_errors
@@ -68,7 +68,9 @@ class _Refused(msgspec.Struct, tag=True):
 
 _Request = _Claim | _Admit | _Settle | _Report
 _Reply = _Claimed | _Admitted | _Refused
-_REFUSALS: dict[str, type[ModbotError]] = {kind.__name__: kind for kind in (RateLimitError, StorageError, ModbotError)}
+_REFUSALS: dict[str, type[ModbotError]] = {
+    kind.__name__: kind for kind in (BusyError, RateLimitError, StorageError, ModbotError)
+}
 _LENGTH = 4
 _SOCKET = "run.sock"
 _SOCKET_PATH_BYTES = 103

@@ -17,6 +17,7 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from io import FileIO
 from pathlib import Path
 from typing import Annotated, Self
@@ -29,6 +30,9 @@ from modbot.files.processes import lives, owner
 
 ABANDONED_S = 3_600.0
 """A temporary file of another machine that has not grown for this long is nobody's: no fetch may last so long."""
+
+USED_S = 3_600.0
+"""An image's time is when it was last used, to an hour: to write it each time would cost a round trip to the disk."""
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 _TMP = re.compile(rf"(\w+\.\d+\.\w+)\.\w+{re.escape(TMP_SUFFIX)}", re.ASCII)
@@ -59,15 +63,40 @@ class Store:
         with storage_errors(self._tmp):
             self._tmp.mkdir(parents=True, exist_ok=True)
 
-    def find(self, key: str) -> Stored | None:
-        """The image that this key had, if one of its size is stored; its bytes are looked at by `read`."""
+    def find(self, key: str, *, thorough: bool = False) -> Stored | None:
+        """The image that this key had, if one of its size is stored; `thorough`: and its bytes are what they were.
+
+        An image that is found is used: its time says so, to an hour.
+        """
         try:
             stored = msgspec.json.decode(self._link(key).read_bytes(), type=Stored)
-            return stored if self.path(stored.sha256).stat().st_size == stored.bytes else None
+            path = self.path(stored.sha256)
+            found = path.stat()
+            if found.st_size != stored.bytes or (thorough and not self.check(stored.sha256)):
+                return None
+            if time.time() - found.st_mtime > USED_S:
+                with contextlib.suppress(PermissionError):  # another user's: reading asks for no leave to write
+                    os.utime(path)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
         except OSError as error:
             raise _unreadable(error, self._link(key)) from error
+        return stored
+
+    def check(self, sha256: str) -> bool:
+        """Whether the stored bytes are what their digest says. Damaged ones are removed, to be fetched anew."""
+        path = self.path(sha256)
+        try:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+                    return True
+                damaged = os.fstat(file.fileno())
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _unreadable(error, path) from error
+        _remove(path, damaged)
+        return False
 
     def read(self, sha256: str) -> bytes:
         """The bytes of a stored image. A damaged one is removed, so that the next fetch gets it anew.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from modbot.errors import BusyError, IncompleteError
-from modbot.files.atomic import TMP_SUFFIX, publish, storage_errors, write_all, write_bytes
+from modbot.files.atomic import TMP_SUFFIX, publish, storage_errors, write_all, write_bytes, writing
 from modbot.records import jsonl
 from modbot.records.p1 import RecordError
 from modbot.records.progress import Receipt
@@ -125,6 +125,31 @@ def read_receipt(files: ShardFiles, *, settings: str, inputs: str) -> Receipt | 
     if (receipt.settings, receipt.input) != (settings, inputs) or not files.lines.exists():
         return None
     return receipt if file_digest(files.lines) == receipt.output else None
+
+
+def reopen_failed(files: ShardFiles, kinds: Collection[str], *, settings: str, inputs: str) -> int:
+    """Opens a finished shard again without its failed lines (of those kinds; none named: all) and gives their number.
+
+    The lines that stay become the shard's journal, so that a resumed job does only the failed rows.
+    """
+    receipt = read_receipt(files, settings=settings, inputs=inputs)
+    if receipt is None:
+        return 0
+    journal, dropped = files.journal(digest_of(settings, inputs)), 0
+    with files.lines.open("rb") as lines, writing(journal) as kept:
+        for line in lines:
+            failure = jsonl.decode(line, JournalLine).failure
+            if failure is not None and (not kinds or failure in kinds):
+                dropped += 1
+            else:
+                kept.write(line)
+    with storage_errors(files.receipt):
+        if dropped:
+            write_counters(files, journal, receipt.counters)
+            files.receipt.unlink()
+        else:
+            journal.unlink()
+    return dropped
 
 
 class Journal:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from modbot.errors import BusyError
+from modbot.errors import BusyError, InterruptedRunError
 from modbot.files.atomic import storage_errors, tmp_of
 from modbot.files.paths import Partition
 from modbot.files.processes import own_name, process_table, started
@@ -73,6 +73,7 @@ class Lease:
 
         Raises:
             BusyError: another run lives and holds it.
+            InterruptedRunError: `stop` was called while it waited.
             StorageError: the folder cannot be written.
         """
         with storage_errors(self.path):
@@ -118,7 +119,8 @@ class Lease:
         deadline = time.monotonic() + STALE_AFTER
         sys.stderr.write(f"{self.path}: looking for {STALE_AFTER:g} s whether {owner or 'its owner'} still lives\n")
         while time.monotonic() < deadline:
-            time.sleep(BEAT_SECONDS / 4)
+            if self._stop.wait(BEAT_SECONDS / 4):
+                raise InterruptedRunError("stopped while it waited for a lease", where=str(self.path))
             now = self._read()
             if now is None:
                 return
@@ -169,9 +171,18 @@ class Lease:
             data = self._read()
             raise self._busy(_parse(data) if data is not None else None)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the last heartbeat found another run's lease in the place of this one."""
+        return self._lost
+
+    def stop(self) -> None:
+        """Ends the heartbeat, or an `acquire` that waits for another's."""
+        self._stop.set()
+
     def release(self) -> None:
         """Gives the lease back, if it is still ours."""
-        self._stop.set()
+        self.stop()
         if self._beater.is_alive():
             self._beater.join()
         # Why a run ended matters more than a lease that it could not remove: that one is seen to be a dead run's.

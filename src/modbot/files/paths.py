@@ -39,6 +39,12 @@ def check_date(text: str) -> str:
     return text
 
 
+def date_of_index(path: Path) -> str | None:
+    """The day that an index file's name says it is of; None if it says none."""
+    found = re.fullmatch(r"p0_(\d{4}-\d{2}-\d{2})\.csv", path.name, re.ASCII)
+    return None if found is None else found[1]
+
+
 @dataclass(frozen=True)
 class Partition:
     """One profile's one day under OUT_DIR, and the paths of all its files."""
@@ -84,6 +90,20 @@ class Partition:
     @property
     def status(self) -> Path:
         return self.root / "status"
+
+    @property
+    def budget(self) -> Path:
+        """What the rate budget hands from one process of this profile to the next."""
+        return self.status / "budget.json"
+
+    def budgets(self) -> list[Path]:
+        """That of every profile: what a server told one of them holds for all."""
+        return sorted(self.out_dir.glob("profiles/*/status/budget.json"))
+
+    @property
+    def discord_lease(self) -> Path:
+        """Who is fetching from Discord, of all profiles."""
+        return self.out_dir / "status" / "discord.lease"
 
     @property
     def lease(self) -> Path:

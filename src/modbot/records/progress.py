@@ -50,18 +50,30 @@ class Rate(msgspec.Struct, frozen=True):
 
 
 class Adjustment(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of the rate. `time` is ISO 8601; `cause`: `http_429`, `quiet`, `invalid_answers`, `restored`."""
+    """A change of the rate, or a rest. `time` is ISO 8601; `host`: `discord`, or another host by its name and port.
+
+    `cause`: `http_429`, `quiet`, `invalid_answers`, `restored`, `used_up` (a route, until its reset). `retry_after`:
+    seconds of rest; `assumed`: the answer did not say how many. `from` equals `to` where there was only a rest.
+    """
 
     time: str
+    host: str
     cause: str
     status: int | None = None
     retry_after: float | None = None
+    assumed: bool = False
     before: Rate = msgspec.field(name="from")
     after: Rate = msgspec.field(name="to")
 
     def __str__(self) -> str:
-        wait = "" if self.retry_after is None else f", Retry-After {self.retry_after:g} s"
-        return f"{self.before} -> {self.after} ({self.cause}{wait})"
+        change = f"stays at {self.after}" if self.before == self.after else f"{self.before} -> {self.after}"
+        wait = "" if self.retry_after is None else f", rests {_seconds(self.retry_after)} s"
+        return f"{self.host}: {change} ({self.cause}{wait}{' (assumed)' if self.assumed else ''})"
+
+
+def _seconds(wait: float) -> str:
+    """A wait as it is told: whole seconds, or tenths of a short one."""
+    return f"{wait:.0f}" if wait >= 10 else f"{wait:.1f}".removesuffix(".0")  # noqa: PLR2004 - two digits
 
 
 class ShardStatus(msgspec.Struct, kw_only=True):

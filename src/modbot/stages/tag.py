@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
@@ -16,21 +16,18 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from modbot.errors import InputError, ModbotError, SettingError
+from modbot.errors import InputError
 from modbot.fetch.client import Fetcher
 from modbot.fetch.coordinator import Coordinator
-from modbot.fetch.hosts import HostPolicy, is_discord
 from modbot.fetch.remote import RemoteCoordinator
 from modbot.fetch.store import Store, Stored
-from modbot.files.atomic import storage_errors, writing
 from modbot.files.index_csv import read_rows
-from modbot.files.journal import JournalLine, ShardFiles, digest_of, read_receipt, write_counters
+from modbot.files.journal import ShardFiles, digest_of
 from modbot.models.calibration import Calibration
 from modbot.models.decoding import Answer, Decoders
 from modbot.models.preparation import Pixels, Preparation
@@ -42,7 +39,7 @@ from modbot.records.index import IndexRow
 from modbot.records.p1 import Attachment, ImageInfo, Message, P1Record, RecordError, Wd14
 from modbot.records.progress import Notice, Receipt
 from modbot.records.tags import Group
-from modbot.settings import Secret
+from modbot.stages.fetch import FetchSettings, each, fetcher_of
 from modbot.stages.flow import Meter
 from modbot.stages.step import Report, one_line, out_of_memory, shard_work
 
@@ -70,17 +67,6 @@ class TagSettings(msgspec.Struct, frozen=True, kw_only=True):
     frames: int
     groups: dict[str, tuple[str, ...]]
     cores: int
-
-
-class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker needs to fetch. `concurrency`: requests under way at once in the whole run."""
-
-    cache_dir: Path
-    concurrency: int
-    allow_hosts: tuple[str, ...]
-    file_root: Path | None
-    token: Secret | None
-    discord_api: str
 
 
 @dataclass(frozen=True)
@@ -113,19 +99,6 @@ class TagJob:
             return await tag_shard(self, coordinator, report)
 
 
-def refuse_discord(sources: Iterable[Path]) -> None:
-    """Raises SettingError if a row's link leads to Discord: no request goes there without a limit."""
-    for source in sources:
-        for row in read_rows(source):
-            host = None if row.bad or row.url is None else urlsplit(row.url).hostname
-            if host is not None and is_discord(host):
-                raise SettingError(
-                    f"'unlimited' is not for Discord ({source.name}, row {row.row}: {host})",
-                    where="--qps",
-                    remedy="Give a number of requests a second, for example --qps 4.0.",
-                )
-
-
 def settings_digest(tagging: TagSettings) -> str:
     """The digest of all that shapes p1's lines: model, revision, precision, what is listed, frames, groups."""
     model, calibration = tagging.model, tagging.calibration
@@ -136,31 +109,6 @@ def settings_digest(tagging: TagSettings) -> str:
         tagging.frames,
         tagging.groups,
     )
-
-
-def retry_failed(files: ShardFiles, kinds: Collection[str], *, settings: str, inputs: str) -> int:
-    """Opens a finished shard again without its failed lines (of those kinds; none named: all) and gives their number.
-
-    The lines that stay become the shard's journal, so that a resumed job does only the failed rows.
-    """
-    receipt = read_receipt(files, settings=settings, inputs=inputs)
-    if receipt is None:
-        return 0
-    journal, dropped = files.journal(digest_of(settings, inputs)), 0
-    with files.lines.open("rb") as lines, writing(journal) as kept:
-        for line in lines:
-            failure = jsonl.decode(line, JournalLine).failure
-            if failure is not None and (not kinds or failure in kinds):
-                dropped += 1
-            else:
-                kept.write(line)
-    with storage_errors(files.receipt):
-        if dropped:
-            write_counters(files, journal, receipt.counters)
-            files.receipt.unlink()
-        else:
-            journal.unlink()
-    return dropped
 
 
 async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Receipt:
@@ -177,7 +125,7 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
     loading = loop.run_in_executor(None, _tagger, job.tagging.model, job.tagging.execution)
     store = Store(job.fetching.cache_dir)
     async with AsyncExitStack() as stack:
-        fetcher = _fetcher(job.fetching, store, coordinator)
+        fetcher = fetcher_of(job.fetching, store, coordinator)
         judge = _Judge(loading, decoders, store, job.tagging, meter)
         work = stack.enter_context(
             shard_work(job, report, count=lambda: {**msgspec.structs.asdict(fetcher.counters), **judge.counters()})
@@ -202,7 +150,7 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
             return decoding + (tagger.lanes + 1) * tagger.batch
 
         todo = (row for row in read_rows(job.source) if row.row not in work.recovered)
-        await _each(do, todo, at_once=job.fetching.concurrency, more=loaded())
+        await each(do, todo, at_once=job.fetching.concurrency, more=loaded())
         tagger = await loading
         if judge.counters()["batch_halved"]:
             report(out_of_memory(tagger.provider, tagger.batch))
@@ -223,44 +171,6 @@ def _tagger(model: Installed, execution: Execution) -> Tagger:
 
 _decoders = lru_cache(maxsize=1)(Decoders)
 """The decoders of this process: started once, whatever the number of shards."""
-
-
-def _fetcher(settings: FetchSettings, store: Store, coordinator: Coordinator) -> Fetcher:
-    return Fetcher(
-        store=store,
-        coordinator=coordinator,
-        hosts=HostPolicy.of(settings.allow_hosts, settings.file_root),
-        token=settings.token.reveal() if settings.token else None,
-        discord_api=settings.discord_api,
-    )
-
-
-async def _each(
-    do: Callable[[IndexRow], Coroutine[None, None, None]],
-    rows: Iterable[IndexRow],
-    *,
-    at_once: int,
-    more: Coroutine[None, None, int],
-) -> None:
-    """Does every row, at most `at_once` at a time, and so many `more` once that is known; the first error ends all.
-
-    `rows` is read as it is needed.
-    """
-    todo: Iterator[IndexRow] = iter(rows)
-
-    async def work() -> None:
-        for row in todo:
-            await do(row)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(at_once):
-                group.create_task(work())
-            for _ in range(await more):
-                group.create_task(work())
-    except BaseExceptionGroup as errors:
-        told = errors.subgroup(ModbotError)
-        raise (told or errors).exceptions[0] from None
 
 
 async def _record(row: IndexRow, fetcher: Fetcher, judge: _Judge, meter: Meter) -> P1Record:

@@ -1,0 +1,106 @@
+"""`modbot fetch`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from modbot.cli.options import (
+    COUNT,
+    PATH,
+    failure_kinds,
+    failures,
+    fetching_options,
+    partition,
+    partition_options,
+    require_engine,
+    this_run,
+)
+from modbot.settings import load
+
+if TYPE_CHECKING:
+    from modbot.engine.fetch import FetchSummary
+    from modbot.stages.forecast import Forecast
+
+
+@click.command(epilog="Example: modbot fetch --date 2025-10-01 --resume")
+@partition_options
+@click.option(
+    "--shard-glob", metavar="GLOB", help="The shards.  [default: OUT_DIR/profiles/NAME/p0/shards/shard_*.csv]"
+)
+@fetching_options
+@click.option("--parallel", type=COUNT, default=1, show_default=True, help="Shards at once, each in a process.")
+@click.option("--resume", is_flag=True, help="Only what is unfinished; what is done is not looked at again.")
+@click.option("--dry-run", is_flag=True, help="Say what there is to fetch and how long it takes; send nothing.")
+@click.option(
+    "--status-file", type=PATH, help="Manifest.  [default: OUT_DIR/profiles/NAME/status/fetch_manifest_NAME.json]"
+)
+@click.option("--engine", default="local", show_default=True, help="Who runs the shards.")
+def fetch(
+    *,
+    profile: str | None,
+    date: str,
+    shard_glob: str | None,
+    concurrency: int | None,
+    qps: float | None,
+    parallel: int,
+    resume: bool,
+    retry_failed: str | None,
+    allow_host: tuple[str, ...],
+    max_bytes: int,
+    dry_run: bool,
+    status_file: Path | None,
+    engine: str,
+) -> None:
+    """Fetch the day's images into the store, without any model: p1's first half, for a cheap machine.
+
+    p1 then finds its images in the store. What failed here is counted, and p1 asks for it once more.
+    """
+    from modbot.cli.progress import telling
+    from modbot.engine.fetch import FetchRequest, fetch_day, forecast_day
+
+    require_engine(engine)
+    settings = load()
+    part = partition(settings, profile, date)
+    request = FetchRequest(
+        concurrency=concurrency or settings.analysis_concurrency,
+        qps=qps or settings.analysis_qps,
+        parallel=parallel,
+        resume=resume,
+        retry=None if retry_failed is None else failure_kinds(retry_failed),
+        allow_hosts=(*settings.allow_hosts, *allow_host),
+        max_bytes=max_bytes,
+    )
+    if dry_run:
+        _foretell(forecast_day(part, settings, request, shard_glob=shard_glob))
+        return
+    _tell(fetch_day(part, settings, request, shard_glob=shard_glob, status_file=status_file, telling=telling))
+
+
+def _foretell(f: Forecast) -> None:
+    from modbot.cli.progress import duration
+
+    other = [f"{f.refused} that cannot be fetched" if f.refused else "", f"{f.files} local files" if f.files else ""]
+    click.echo(f"{f.rows} links: " + ", ".join([f"{f.attachments} distinct attachments", *filter(None, other)]))
+    click.echo(f"{f.stored} stored, {f.attachments - f.stored} not")
+    if f.expired:
+        way = (
+            f"{f.refreshable} of them get a fresh link by reading {f.messages} messages"
+            if f.token
+            else "set DISCORD_BOT_TOKEN for fresh links"
+        )
+        click.echo(f"{f.expired} links have expired: {way}")
+    time = "no limit of requests a second" if f.seconds is None else f"about {duration(f.seconds)} at {f.rate}"
+    rest = f", of which {duration(f.rest_s)} are a rest that Discord asked for" if f.to_discord and f.rest_s else ""
+    click.echo(f"{f.requests} requests: {time}{rest}\nnothing was sent")
+
+
+def _tell(summary: FetchSummary) -> None:
+    m = summary.metrics
+    click.echo(
+        f"fetch: {m['rows']} rows, {m['images_ok']} in the store, {failures(m)}; {m['requests']} requests, "
+        f"{m['bytes'] / 1e6:.1f} MB, {m['store_hits']} were stored already, {this_run(m)}"
+    )
+    click.echo(f"{summary.metrics_file}\n{summary.lines}")
