@@ -37,7 +37,7 @@ OWNERS = {
     "huggingface_hub": {"models"},
     "imagehash": {"models"},
     "jsonschema_rs": {"stages"},
-    "numpy": {"models", "stages"},
+    "numpy": {"files", "models", "stages"},
     "onnx": {"models"},
     "onnxruntime": {"models"},
     "rich": {"cli"},

@@ -27,7 +27,7 @@ from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
 from modbot.records.progress import Notice
 from modbot.settings import Settings
-from modbot.stages import tag
+from modbot.stages import kept, tag
 from modbot.stages.configs import TagVocabulary, read_vocabulary
 from modbot.stages.fetch import refuse_discord
 from modbot.stages.flow import Flow, total
@@ -183,6 +183,7 @@ def _tag(
         for files in shards:
             reopen_failed(files, request.retry, settings=digest, inputs=inputs[files])
     Store(settings.cache_dir).sweep()
+    kept.sweep(settings.cache_dir)
     bus = Bus()
     for warning in vocabulary.warnings:
         bus.publish(Notice(text=warning))

@@ -23,7 +23,7 @@ from modbot.records import jsonl
 from modbot.records.progress import Notice
 from modbot.settings import Settings
 from modbot.signals import GateMode
-from modbot.stages import analyze
+from modbot.stages import analyze, kept
 from modbot.stages.configs import read_signal_config, read_vocabulary
 from modbot.stages.flow import Flow, total
 from modbot.stages.metrics import p2_metrics
@@ -85,6 +85,7 @@ def analyze_day(
             "parallel": request.parallel,
             "vocabulary": vocabulary.source,
         }
+        kept.sweep(settings.cache_dir)
         step = analyze.plan(
             partition,
             shards,
@@ -126,7 +127,10 @@ def analyze_day(
         totals = Counter[str]()
         for receipt in outcome.receipts:
             totals.update(receipt.detail["counts"])
-            totals["batch_halved"] += int(receipt.counters.get("batch_halved", 0))
+            for name in ("batch_halved", "nudenet_reused"):
+                totals[name] += int(receipt.counters.get(name, 0))
+        # A record's line does not tell of what was known: the same inputs give the same bytes.
+        totals["nudenet_executed"] -= totals["nudenet_reused"]
         metrics = p2_metrics(totals, times=outcome.times, detail=detail)
         write_bytes(partition.step_metrics("p2"), jsonl.encode_document(metrics))
     return AnalyzeSummary(

@@ -164,6 +164,7 @@ class ShelfWriter:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._path = folder / f"{owner()}.{next(_numbers)}{SUFFIX}"
         self._tmp = self._path.with_name(self._path.name + TMP_SUFFIX)
         self._file: FileIO | None = None
@@ -209,10 +210,13 @@ def sweep(folder: Path) -> int:
         for tmp, name in left:
             if not is_abandoned(tmp, name, now=now):
                 continue
-            with tmp.open("r+b", buffering=0) as file:
-                index, end = _walked(file)
-                _complete(file, end, index)
-            publish(tmp, tmp.with_suffix(""))
+            try:
+                with tmp.open("r+b", buffering=0) as file:
+                    index, end = _walked(file)
+                    _complete(file, end, index)
+                publish(tmp, tmp.with_suffix(""))
+            except FileNotFoundError:
+                continue  # another run was quicker
             published += 1
     return published
 

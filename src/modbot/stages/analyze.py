@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -32,6 +33,7 @@ from modbot.records.progress import Notice, Receipt
 from modbot.records.tags import Group, normalise
 from modbot.signals import GateMode, SignalConfig, compute, gate_opens
 from modbot.stages.flow import Meter
+from modbot.stages.kept import Kept, kept_detections
 from modbot.stages.merge import merge_in_order
 from modbot.stages.step import Report, Step, one_line, out_of_memory, shard_work
 
@@ -98,10 +100,19 @@ class AnalyzeJob:
         def halved() -> int:
             return detector.halved - before if detector else 0
 
-        # What else p2 counts is counted from its lines, in the end.
-        with shard_work(self, report, count=lambda: {"batch_halved": halved()}, kind=AnalyzedLine) as work:
+        with ExitStack() as stack:
+            kept = None
+            if self.detecting.model is not None and detector is not None:
+                kept = stack.enter_context(kept_detections(self.detecting.cache_dir, self.detecting.model, detector))
+            analyst = _Analyst(detector, decoders, kept, self.detecting, meter)
+
+            def count() -> dict[str, float]:
+                """What p2 counts beside what is counted from its lines, in the end."""
+                return {"batch_halved": halved(), "nudenet_reused": analyst.reused}
+
+            work = stack.enter_context(shard_work(self, report, count=count, kind=AnalyzedLine))
             todo = (record for record in _read(self.source, self.part) if record.row not in work.recovered)
-            for record in _Analyst(detector, decoders, self.detecting, meter).analyze(todo):
+            for record in analyst.analyze(todo):
                 with meter.at("write"):
                     work.append(jsonl.encode_line(record))
             if detector and halved():
@@ -241,7 +252,7 @@ def _read(source: Path, part: Slice) -> Iterator[P1Record]:
 def _tally(path: Path) -> dict[str, Any]:
     """The shard's numbers and the taggers of its records, from its lines: the same whatever the interruptions."""
     taggers: set[str] = set()
-    counts = {"records": 0, "nudenet_executed": 0, "nudenet_skipped": 0, "nudenet_reused": 0, "nudenet_failed": 0}
+    counts = {"records": 0, "nudenet_executed": 0, "nudenet_skipped": 0, "nudenet_failed": 0}
     with path.open("rb") as lines:
         for line in lines:
             meta = jsonl.decode(line, AnalyzedLine).meta
@@ -270,16 +281,32 @@ _decoders = lru_cache(maxsize=1)(Decoders)
 _Found = list[Detection] | str
 """Detections, or why there are none."""
 
+_Awaited = Future[Answer] | list[Detection] | None
+"""A frame on its way, or what was found in it before; None: the detector is not to be asked."""
+
+
+def _judged_frame(record: P1Record) -> tuple[str, int]:
+    """The content, and the number of the frame that p1 judged."""
+    return record.sha256 or "", record.wd14.frame if record.wd14 else 0
+
 
 class _Analyst:
     """Records in, p2 records out, in order; pictures are decoded ahead and detected in batches.
 
-    Without a detector (and decoders) the gate is `never`.
+    Without a detector (and decoders, and what it found before) the gate is `never`. `reused`: for how many records the
+    detector was not asked again.
     """
 
     def __init__(
-        self, detector: Detector | None, decoders: Decoders | None, settings: DetectSettings, meter: Meter
+        self,
+        detector: Detector | None,
+        decoders: Decoders | None,
+        kept: Kept | None,
+        settings: DetectSettings,
+        meter: Meter,
     ) -> None:
+        self.reused = 0
+        self._kept = kept
         self._detector = detector
         self._decoders = decoders
         self._settings = settings
@@ -288,26 +315,29 @@ class _Analyst:
         self._nsfw = Group(settings.nsfw_general)
 
     def analyze(self, records: Iterable[P1Record]) -> Iterator[P2Record]:
-        waiting: deque[tuple[P1Record, Future[Answer] | None]] = deque()
+        waiting: deque[tuple[P1Record, _Awaited]] = deque()
         gated = 0
         for record in records:
-            future = self._decode(record)
-            waiting.append((record, future))
-            gated += future is not None
+            awaited = self._known(record)
+            waiting.append((record, awaited))
+            gated += isinstance(awaited, Future)
             # One batch is decoded while the one before it is detected.
             batch = self._detector.batch if self._detector else 1
             if gated >= 2 * batch or len(waiting) >= 64 * batch:
                 ready = [waiting.popleft() for _ in range(len(waiting) // 2 or 1)]
-                gated -= sum(future is not None for _, future in ready)
+                gated -= sum(isinstance(awaited, Future) for _, awaited in ready)
                 yield from self._finish(ready, batch)
         yield from self._finish(waiting, batch=1)
 
-    def _decode(self, record: P1Record) -> Future[Answer] | None:
-        """The frame that p1 judged, on its way; None where the gate stays closed."""
-        if self._detector is None or self._decoders is None or not self._gate(record):
+    def _known(self, record: P1Record) -> _Awaited:
+        """What was found before in the frame that p1 judged, or the frame on its way; None: the gate stays closed."""
+        if self._detector is None or self._decoders is None or self._kept is None or not self._gate(record):
             return None
-        sha256 = record.sha256 or ""
-        index = record.wd14.frame if record.wd14 else 0
+        sha256, index = _judged_frame(record)
+        found = self._kept.detections(sha256, index)
+        if found is not None:
+            self.reused += 1
+            return found
         return self._decoders.frame(self._store.path(sha256), sha256, self._detector.preparation, index=index)
 
     def _gate(self, record: P1Record) -> bool:
@@ -331,19 +361,23 @@ class _Analyst:
             return error.what
         return "this image was damaged in the store, and is whole again"
 
-    def _finish(self, records: Iterable[tuple[P1Record, Future[Answer] | None]], batch: int) -> Iterator[P2Record]:
+    def _finish(self, records: Iterable[tuple[P1Record, _Awaited]], batch: int) -> Iterator[P2Record]:
         ready = [
-            (record, None if decoding is None else self._prepared(record, decoding)) for record, decoding in records
+            (record, self._prepared(record, awaited) if isinstance(awaited, Future) else awaited)
+            for record, awaited in records
         ]
         frames = [frame for _, frame in ready if isinstance(frame, PreparedFrame)]
-        found: Iterator[_Found] = iter(
+        fresh: Iterator[_Found] = iter(
             found for at in range(0, len(frames), batch) for found in self._detect(frames[at : at + batch])
         )
-        for record, frame in ready:
-            if frame is None:
-                yield self._record(record, None)
-            else:
-                yield self._record(record, frame if isinstance(frame, str) else next(found))
+        for record, known in ready:
+            if not isinstance(known, PreparedFrame):
+                yield self._record(record, known)
+                continue
+            found = next(fresh)
+            if self._kept is not None and isinstance(found, list):
+                self._kept.put_detections(*_judged_frame(record), found)
+            yield self._record(record, found)
 
     def _detect(self, batch: Sequence[PreparedFrame]) -> Sequence[_Found]:
         """A batch that fails is tried image by image, so that one takes no other with it."""

@@ -41,6 +41,7 @@ from modbot.records.progress import Notice, Receipt
 from modbot.records.tags import Group
 from modbot.stages.fetch import FetchSettings, each, fetcher_of
 from modbot.stages.flow import Meter
+from modbot.stages.kept import Kept, KeptScores, as_kept, kept_scores, packed, unpacked
 from modbot.stages.step import Report, one_line, out_of_memory, shard_work
 
 REMEMBERED = 1024
@@ -126,7 +127,7 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
     store = Store(job.fetching.cache_dir)
     async with AsyncExitStack() as stack:
         fetcher = fetcher_of(job.fetching, store, coordinator)
-        judge = _Judge(loading, decoders, store, job.tagging, meter)
+        judge = _Judge(loading, decoders, store, job, meter)
         work = stack.enter_context(
             shard_work(job, report, count=lambda: {**msgspec.structs.asdict(fetcher.counters), **judge.counters()})
         )
@@ -240,11 +241,14 @@ class _Judge:
     """
 
     def __init__(
-        self, loading: asyncio.Future[Tagger], decoders: Decoders, store: Store, settings: TagSettings, meter: Meter
+        self, loading: asyncio.Future[Tagger], decoders: Decoders, store: Store, job: TagJob, meter: Meter
     ) -> None:
+        settings = job.tagging
         self._loading = loading
         self._decoders = decoders
         self._store = store
+        self._cache_dir = job.fetching.cache_dir
+        self._model = settings.model
         self._frames = settings.frames
         self._calibration = settings.calibration
         self._keep = Group(chain.from_iterable(settings.groups.values()))
@@ -255,6 +259,7 @@ class _Judge:
         self._inferred = 0
         self._reused = 0
         self._halved: Callable[[], int] = lambda: 0
+        self._kept: Kept | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -263,6 +268,8 @@ class _Judge:
         """Ends what is still under way, as it is when another row's error ends the run."""
         await _cancelled(self._tasks)
         await self._batcher.close()
+        if self._kept is not None:
+            await asyncio.to_thread(self._kept.close)
 
     def start(self, tagger: Tagger) -> None:
         """Begins to score."""
@@ -291,6 +298,23 @@ class _Judge:
 
     async def _judge(self, sha256: str) -> Judged | None:
         tagger = await asyncio.shield(self._loading)
+        kept = await asyncio.to_thread(self._kept_of(tagger).scores, sha256)
+        if kept is None:
+            fresh = await self._computed(tagger, sha256)
+            if not isinstance(fresh, KeptScores):
+                return fresh
+            self._inferred += 1
+            await asyncio.to_thread(self._kept_of(tagger).put_scores, sha256, fresh)
+            kept = fresh
+        else:
+            self._reused += 1
+        wd14 = tagger.describe(unpacked(kept.scores), keep=self._keep.matches, frame=kept.frame)
+        if self._calibration is not None:
+            wd14 = self._calibration.apply(wd14)
+        return Judged(phash=kept.phash, image=kept.image, wd14=wd14)
+
+    async def _computed(self, tagger: Tagger, sha256: str) -> KeptScores | Judged | None:
+        """What is kept of the content's worst frame, or why there is nothing to keep."""
         prepared = await self._prepared(sha256, tagger.preparation)
         if prepared is None:
             return None
@@ -299,11 +323,14 @@ class _Judge:
         scores = await self._scores([frame.pixels for frame in prepared.frames])
         if isinstance(scores, RecordError):
             return Judged(phash=prepared.phash, image=prepared.info, error=scores)
-        self._inferred += 1
-        wd14 = _worst(tagger, [frame.index for frame in prepared.frames], scores, self._keep.matches)
-        if self._calibration is not None:
-            wd14 = self._calibration.apply(wd14)
-        return Judged(phash=prepared.phash, image=prepared.info, wd14=wd14)
+        worst = _worst(tagger, scores)
+        frame = prepared.frames[worst].index
+        return KeptScores(phash=prepared.phash, image=prepared.info, frame=frame, scores=packed(scores[worst]))
+
+    def _kept_of(self, tagger: Tagger) -> Kept:
+        if self._kept is None:
+            self._kept = kept_scores(self._cache_dir, self._model, tagger, frames=self._frames)
+        return self._kept
 
     async def _prepared(self, sha256: str, preparation: Preparation) -> Answer:
         """The content as the tagger takes it; None if it is not there, or was damaged and is gone now."""
@@ -338,10 +365,9 @@ def _discard(store: Store, sha256: str) -> None:
         store.read(sha256)
 
 
-def _worst(tagger: Tagger, frames: Sequence[int], scores: Sequence[Scores], keep: Callable[[str], bool]) -> Wd14:
-    """What the record says of the frame with the worst rating, of equals the first; `frames` are their numbers."""
-    worst = max(range(len(scores)), key=lambda number: (tagger.badness(scores[number]), -number))
-    return tagger.describe(scores[worst], keep=keep, frame=frames[worst])
+def _worst(tagger: Tagger, scores: Sequence[Scores]) -> int:
+    """Which of the frames has the worst rating, of equals the first."""
+    return max(range(len(scores)), key=lambda number: (tagger.badness(as_kept(scores[number])), -number))
 
 
 class _Batcher:
