@@ -27,6 +27,7 @@ COMMANDS = {
     "report": ("modbot.cli.report", "Write the report CSV from the findings."),
     "contract": ("modbot.cli.contract", "Check findings or a report against their contract."),
     "uncertain": ("modbot.cli.uncertain", "Sample the records nearest to the thresholds for review."),
+    "cache": ("modbot.cli.cache", "Look into the store of images, check it, make room."),
     "models": ("modbot.cli.models", "List, fetch and verify the models."),
 }
 """Name -> the module that defines a click command of that name, and its one line in `modbot --help`."""

@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Annotated, Self
@@ -25,7 +26,7 @@ from typing import Annotated, Self
 import msgspec
 
 from modbot.errors import InputError, StorageError
-from modbot.files.atomic import TMP_SUFFIX, storage_errors
+from modbot.files.atomic import TMP_SUFFIX, disk_time, storage_errors
 from modbot.files.processes import lives, owner
 
 ABANDONED_S = 3_600.0
@@ -34,6 +35,7 @@ ABANDONED_S = 3_600.0
 USED_S = 3_600.0
 """An image's time is when it was last used, to an hour: to write it each time would cost a round trip to the disk."""
 
+_TWO_DIGITS = re.compile("[0-9a-f]{2}")
 _DIGEST = re.compile("[0-9a-f]{64}")
 _TMP = re.compile(rf"(\w+\.\d+\.\w+)\.\w+{re.escape(TMP_SUFFIX)}", re.ASCII)
 
@@ -47,6 +49,14 @@ class Stored(msgspec.Struct, frozen=True):
 
     sha256: Annotated[str, msgspec.Meta(pattern=f"^{_DIGEST.pattern}$", max_length=64)]
     bytes: int
+
+
+class Image(msgspec.Struct, frozen=True):
+    """An image in the store, as its folder tells of it. `used`: when it last was, by the clock of the disk."""
+
+    sha256: str
+    bytes: int
+    used: float
 
 
 class Store:
@@ -118,6 +128,51 @@ class Store:
         _remove(path, damaged)
         raise _gone(path)
 
+    def images(self) -> Iterator[Image]:
+        """Every image. What is no file of ours (a link, another name) is passed over."""
+        for path, found in _files_below(self._root, _TWO_DIGITS):
+            if _DIGEST.fullmatch(path.name):
+                yield Image(path.name, found.st_size, found.st_mtime)
+
+    def links(self) -> int:
+        """How many attachments are known."""
+        return sum(1 for _ in _files_below(self._root / "links", _TWO_DIGITS))
+
+    def drop(self, image: Image) -> bool:
+        """Removes an image, unless it was used since it was seen; says whether it is gone."""
+        path = self.path(image.sha256)
+        with storage_errors(path):
+            try:
+                if path.lstat().st_mtime == image.used:
+                    path.unlink()
+                    return True
+            except FileNotFoundError:
+                return True
+            return False
+
+    def drop_loose_links(self, now: float) -> int:
+        """Removes what leads to no image any more, and gives the number. A young one's image may be on its way."""
+        dropped = 0
+        for path, found in _files_below(self._root / "links", _TWO_DIGITS):
+            if now - found.st_mtime > ABANDONED_S and not self._leads_to_an_image(path):
+                with storage_errors(path):
+                    path.unlink(missing_ok=True)
+                dropped += 1
+        return dropped
+
+    def _leads_to_an_image(self, link: Path) -> bool:
+        try:
+            return self.path(msgspec.json.decode(link.read_bytes(), type=Stored).sha256).exists()
+        except (FileNotFoundError, msgspec.DecodeError):
+            return False
+        except OSError as error:
+            raise _unreadable(error, link) from error
+
+    def disk_time(self) -> float:
+        """Now, by the clock that stamps the files there, which need not be this machine's."""
+        with storage_errors(self._tmp):
+            return disk_time(self._tmp)
+
     def path(self, sha256: str) -> Path:
         """Where an image with this digest lies, or would.
 
@@ -136,7 +191,7 @@ class Store:
         """Removes what dead runs left half written, and gives the number of files; live runs' are left alone."""
         removed = 0
         with storage_errors(self._tmp):
-            now = self._disk_time()
+            now = disk_time(self._tmp)
             for tmp in self._tmp.glob(f"*{TMP_SUFFIX}"):
                 if self._is_abandoned(tmp, now):
                     tmp.unlink(missing_ok=True)
@@ -158,15 +213,6 @@ class Store:
         except OSError:
             tmp.unlink(missing_ok=True)
             raise
-
-    def _disk_time(self) -> float:
-        """Now, by the clock that stamps the files there, which need not be this machine's."""
-        probe = self._new_tmp()
-        probe.touch()
-        try:
-            return probe.stat().st_mtime
-        finally:
-            probe.unlink()
 
     def _is_abandoned(self, tmp: Path, now: float) -> bool:
         found = _TMP.fullmatch(tmp.name)
@@ -232,6 +278,22 @@ class Incoming:
             _place(self._tmp, self._store.path(stored.sha256))
         self._file = None
         return stored
+
+
+def _files_below(folder: Path, name: re.Pattern[str]) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files in the folders of such names; no link is followed, so that nothing outside is ever met."""
+    try:
+        for branch in os.scandir(folder):
+            if not (name.fullmatch(branch.name) and branch.is_dir(follow_symlinks=False)):
+                continue
+            for file in os.scandir(branch.path):
+                if file.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):  # gone since
+                        yield Path(file.path), file.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unreadable(error, folder) from error
 
 
 def _place(tmp: Path, path: Path) -> None:

@@ -135,10 +135,7 @@ class Lease:
         )
 
     def _read(self) -> bytes | None:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
-            return None
+        return _bytes(self.path)
 
     def _is_ours(self) -> bool:
         data = self._read()
@@ -189,6 +186,35 @@ class Lease:
         with suppress(OSError):
             if self._is_ours():
                 self.path.unlink(missing_ok=True)
+
+
+def holder(path: Path) -> Owner | None:
+    """Who lives and holds the lease at `path`, if anybody does; looks for some seconds at one of another machine.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    with storage_errors(path):
+        seen = _bytes(path)
+        owner = None if seen is None else _parse(seen)
+        if seen is None or (owner is not None and _is_dead(owner)):
+            return None
+        if owner is not None and owner.machine == process_table():
+            return owner
+        deadline = time.monotonic() + STALE_AFTER
+        while time.monotonic() < deadline:
+            time.sleep(BEAT_SECONDS / 4)
+            now = _bytes(path)
+            if now != seen:
+                return None if now is None else _parse(now)
+        return None
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _parse(data: bytes) -> Owner | None:

@@ -153,3 +153,8 @@ class Partition:
     @property
     def uncertain(self) -> Path:
         return self.root / "review" / "uncertain_top200.csv"
+
+
+def leases(out_dir: Path) -> list[Path]:
+    """Where the runs that are at work on a partition have their leases."""
+    return sorted(out_dir.glob("profiles/*/status/lease_*.json"))
