@@ -1,58 +1,380 @@
-"""Killed again and again, at moments that nobody chose, the day ends with the bytes of an undisturbed one."""
+"""Killed, told to stop, or out of disk at moments that nobody chose, the day ends with the bytes of an undisturbed one.
+
+A phase is a step of the day, or a part of one. It is begun, disturbed at some moment of the time that it takes, begun
+again, and so on a few times; then it may end in peace, and what it leaves is compared with what an undisturbed run
+leaves. `make test` disturbs each phase once, `make chaos` a hundred times in all.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import random
+import shutil
+import signal
 import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from modbot.files.processes import started
+from modbot.records.index import attachment_key
 from samples.make import write_pictures
 from samples.server import SampleServer
-from tests.real_day import RealDay, kill_group
+from tests.real_day import DATE, RealDay, descendants, until
+from tests.tiny_models import build, padded
 
-pytestmark = pytest.mark.chaos
+SHARDS = 3
+IN_A_ROW = 4
+"""So often one day's phase is disturbed; then it may end."""
 
-ROWS = 200
-KILLS = 6
-"""A step that was killed this often may end in peace."""
+ROWS = {"store": 300}
+"""Of the index, by phase; the others have the samples once. Storing is quick, so it is given more to do."""
 
-STEPS = {
-    "tag": ("tag", "--qps", "50", "--parallel", "2", "--resume"),
-    "analyze": ("analyze", "--nudenet-mode", "always", "--parallel", "2", "--resume"),
+
+@dataclass(frozen=True)
+class Phase:
+    """What is run, which phases the day has behind it, when it counts as begun, and what it leaves."""
+
+    command: tuple[str, ...]
+    after: tuple[str, ...]
+    begun: Callable[[RealDay], bool]
+    left: Callable[[RealDay], object]
+
+
+def _leased(day: RealDay) -> bool:
+    return any((day.tree / "status").glob("lease_*"))
+
+
+def _asked(day: RealDay) -> bool:
+    return day.server.gets.total() > 0
+
+
+def _shards_done(day: RealDay) -> bool:
+    """So that p1 has only its merge before it."""
+    return _leased(day) and len(list((day.tree / "p1" / "shards" / DATE).glob("*.receipt.json"))) == SHARDS
+
+
+def _images(day: RealDay) -> object:
+    """Which content each link has, and that each is stored whole."""
+    folder = day.root / "cache" / "images"
+    stored = {file.name for file in folder.glob("??/*") if hashlib.sha256(file.read_bytes()).hexdigest() == file.name}
+    links = {link.name: json.loads(link.read_bytes())["sha256"] for link in (folder / "links").glob("*/*")}
+    assert set(links.values()) <= stored
+    return links
+
+
+def _p1(day: RealDay) -> object:
+    return day.merged("p1").read_bytes()
+
+
+def _p2(day: RealDay) -> object:
+    return day.merged("p2").read_bytes()
+
+
+def _p3(day: RealDay) -> object:
+    return day.findings(), (day.tree / "p3" / f"report_{DATE}.csv").read_bytes()
+
+
+_FETCH = ("fetch", "--qps", "unlimited", "--parallel", "2", "--resume")
+_TAG = ("tag", "--qps", "unlimited", "--parallel", "2", "--resume")
+_ANALYZE = ("analyze", "--nudenet-mode", "always", "--parallel", "2", "--resume")
+PHASES = {
+    "store": Phase(_FETCH, (), _asked, _images),
+    "p1": Phase(_TAG, (), _leased, _p1),
+    "merge": Phase(_TAG, ("p1",), _shards_done, _p1),
+    "p2": Phase(_ANALYZE, ("p1",), _leased, _p2),
+    "p3": Phase(("scan",), ("p1", "p2"), _leased, _p3),
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_random_kills_do_not_show_in_the_bytes(seed: int, tmp_path: Path, models_dir: Path) -> None:
-    images = tmp_path / "images"
+class Calm:
+    """Days on which nothing happened: what each phase begins with, how long it takes, and what it leaves."""
+
+    def __init__(self, root: Path, server: SampleServer, models: Path, images: Path) -> None:
+        self._root = root
+        self._server = server
+        self._models = models
+        self._images = images
+        self._days: dict[tuple[str, ...], RealDay] = {}
+        self._known: dict[str, tuple[float, object]] = {}
+
+    def day(self, name: str, phase: str) -> RealDay:
+        """A new day on which all is done that comes before the phase."""
+        before = self._done(PHASES[phase].after, ROWS.get(phase))
+        day = self._new(name)
+        for folder in ("out", "cache"):
+            if (before.root / folder).exists():
+                shutil.copytree(before.root / folder, day.root / folder, dirs_exist_ok=True)
+        self._server.gets.clear()
+        return day
+
+    def of(self, phase: str) -> tuple[float, object]:
+        """Seconds from its beginning to its end, and what it leaves."""
+        self._done((*PHASES[phase].after, phase), ROWS.get(phase))
+        return self._known[phase]
+
+    def _done(self, phases: tuple[str, ...], rows: int | None) -> RealDay:
+        """The day after these phases, done once."""
+        key = (*phases, str(rows))
+        if key not in self._days:
+            if phases:
+                day = self.day(f"calm {'-'.join(key)}", phases[-1])
+                self._known[phases[-1]] = self._do(day, phases[-1])
+            else:
+                day = self._new(f"calm {'-'.join(key)}")
+                day.index(self._images, rows=rows)
+                day.split(SHARDS)
+            self._days[key] = day
+        return self._days[key]
+
+    def _do(self, day: RealDay, phase: str) -> tuple[float, object]:
+        process, begin = _start(day, phase)
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 0, told
+        return time.monotonic() - begin, PHASES[phase].left(day)
+
+    def _new(self, name: str) -> RealDay:
+        day = RealDay(self._root / name, self._server, self._models)
+        day.env["WD14_MODEL"] = "tiny"
+        return day
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Calm]:
+    root = tmp_path_factory.mktemp("calm")
+    images, models = root / "images", root / "models"
     write_pictures(images, with_largest=False)
+    build(models / "tiny", padded(400))
+    (models / "320n").symlink_to(models_dir / "320n")
     with SampleServer(images) as server:
-        quiet, stormy = (RealDay(tmp_path / name, server, models_dir) for name in ("quiet", "stormy"))
-        for day in (quiet, stormy):
-            day.index(images, rows=ROWS)
-            day.split(5)
-        quiet.tag("--parallel", "2")
-        quiet.run(*STEPS["analyze"])
-        moments = random.Random(seed)  # noqa: S311 - chance that can be had again
-        kills = sum(_until_it_ends(stormy, step, moments) for step in STEPS)
-    assert kills > 0
-    for step in ("p1", "p2"):
-        assert stormy.merged(step).read_bytes() == quiet.merged(step).read_bytes()
-    assert stormy.leftovers() == []
+        yield Calm(root, server, models, images)
 
 
-def _until_it_ends(day: RealDay, step: str, moments: random.Random) -> int:
-    """Runs a step, killing it at some moment of each try, until it ends well; returns how often it was killed."""
-    for kills in range(KILLS):
-        process = day.start(*STEPS[step])
-        try:
-            _, told = process.communicate(timeout=moments.uniform(0.3, 4.0))
-        except subprocess.TimeoutExpired:
-            kill_group(process)
-        else:
-            assert process.returncode == 0, told
-            return kills
-    day.run(*STEPS[step])
-    return KILLS
+# --- what may happen ---
+
+
+def _start(day: RealDay, phase: str) -> tuple[subprocess.Popen[str], float]:
+    """Begins a phase; gives the process, and when the phase itself began (or the process ended)."""
+    process = day.start(*PHASES[phase].command)
+    until(lambda: PHASES[phase].begun(day) or process.poll() is not None)
+    return process, time.monotonic()
+
+
+def _kill_tree(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def _kill_leader(process: subprocess.Popen[str]) -> None:
+    """What it started has to end by itself, before the next run begins."""
+    process.kill()
+
+
+class FullDisk:
+    """A small disk that is filled up, and kept full until the process has ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, process: subprocess.Popen[str]) -> None:
+        ballast = self.folder / "ballast"
+        with ballast.open("wb") as file:
+            while process.poll() is None:
+                for size in (1 << 20, 1 << 12):
+                    _grow(file.fileno(), size)
+                time.sleep(0.002)
+        ballast.unlink()
+
+
+def _grow(file: int, size: int) -> None:
+    """Makes a file larger, `size` bytes at a time, until the disk has no more."""
+    with suppress(OSError):
+        while True:
+            os.posix_fallocate(file, os.fstat(file).st_size, size)
+
+
+Disturbance = Callable[[subprocess.Popen[str]], None]
+KILLED: dict[str, Disturbance] = {"killed": _kill_tree, "its leader killed": _kill_leader}
+STOPPED: dict[str, Disturbance] = {
+    "SIGTERM": lambda process: process.send_signal(signal.SIGTERM),
+    "SIGHUP": lambda process: process.send_signal(signal.SIGHUP),
+}
+
+
+@dataclass
+class Log:
+    """What happened in a phase, and what it cost."""
+
+    phase: str
+    disturbed: Counter[str] = field(default_factory=Counter)
+    days: int = 0
+    refetched: int = 0
+    lost: int = 0
+    doubled: int = 0
+    differing: int = 0
+    leftovers: list[str] = field(default_factory=list)
+    slowest_end: float = 0.0
+
+    def __str__(self) -> str:
+        happened = ", ".join(f"{name} {number} times" for name, number in sorted(self.disturbed.items()))
+        ended = f"; ended within {self.slowest_end:.1f} s" if self.slowest_end else ""
+        return (
+            f"{self.phase}: {happened} on {self.days} days{ended}; {self.refetched} stored images fetched again, "
+            f"{self.lost} rows lost, {self.doubled} doubled, {self.differing} days differ, "
+            f"{len(self.leftovers)} files left over"
+        )
+
+    def require_nothing_lost(self) -> None:
+        assert (self.refetched, self.lost, self.doubled, self.differing) == (0, 0, 0, 0), str(self)
+        assert self.leftovers == []
+
+
+def _disturb(
+    calm: Calm,
+    log: Log,
+    chance: random.Random,
+    *,
+    kinds: Mapping[str, Disturbance],
+    times: int,
+    place: Callable[[RealDay], None] = lambda _: None,
+) -> None:
+    """Disturbs days of a phase, `times` in all, each day a few times in a row, and looks at what they leave.
+
+    `place` puts a day elsewhere before it begins.
+    """
+    seconds, expected = calm.of(log.phase)
+    while log.disturbed.total() < times:
+        log.days += 1
+        assert log.days <= times + 10, f"hardly a run is still under way when it is to be disturbed: {log}"
+        day = calm.day(f"{log.phase} {'-'.join(kinds)} {log.days}", log.phase)
+        place(day)
+        stored: set[str] = set()
+        for _ in range(min(IN_A_ROW, times - log.disturbed.total())):
+            process, begin = _start(day, log.phase)
+            time.sleep(max(0.0, begin + chance.uniform(0, seconds) - time.monotonic()))
+            kind, lines = chance.choice([*kinds]), _lines(day)
+            happened = _happen(process, kind, kinds[kind], log)
+            log.lost += max(0, lines - _lines(day))
+            log.refetched += len(_fetched(day) & stored)
+            stored = day.stored_links()
+            day.server.gets.clear()
+            if not happened:
+                break
+        day.run(*PHASES[log.phase].command)
+        log.refetched += len(_fetched(day) & stored)
+        log.differing += PHASES[log.phase].left(day) != expected
+        _count_rows(day, log)
+        log.leftovers += map(str, day.leftovers())
+        shutil.rmtree(day.root)
+
+
+CODES = {"SIGTERM": 130, "SIGHUP": 130, "full disk": 1}
+"""What a run that could end by itself ends with."""
+
+
+def _happen(process: subprocess.Popen[str], kind: str, disturb: Disturbance, log: Log) -> bool:
+    """Lets it happen to a process that may have ended; gives whether it had not, or took no notice at its very end."""
+    family = [process.pid, *descendants(process.pid)] if process.poll() is None else []
+    begin = time.monotonic()
+    disturb(process)
+    _, told = process.communicate(timeout=60)
+    took = time.monotonic() - begin
+    until(lambda: not any(_runs(pid) for pid in family), seconds=5)
+    if process.returncode == 0:
+        return False
+    if kind in CODES:
+        assert process.returncode == CODES[kind], told
+        assert "Traceback" not in told
+        assert took < 5, f"{kind}: {took:.1f} s to the end"
+        log.slowest_end = max(log.slowest_end, took)
+    log.disturbed[kind] += 1
+    return True
+
+
+def _runs(pid: int) -> bool:
+    return started(pid) is not None
+
+
+def _fetched(day: RealDay) -> set[str]:
+    """The names under which the store knows the links that were asked for."""
+    return {hashlib.sha256(attachment_key(day.server.base_url + path).encode()).hexdigest() for path in day.server.gets}
+
+
+def _lines(day: RealDay) -> int:
+    """Finished lines, in journals and shards."""
+    return day.journal_lines("p1") + day.journal_lines("p2")
+
+
+def _count_rows(day: RealDay, log: Log) -> None:
+    if not day.merged("p1").exists():
+        return
+    rows = Counter(a["row"] for record in day.records("p1") for m in record["messages"] for a in m["attachments"])
+    total = sum(json.loads((day.tree / "p0" / "shards" / "shards.json").read_bytes())["rows"])
+    log.lost += len(set(range(total)) - set(rows))
+    log.doubled += rows.total() - len(rows)
+
+
+def _tell(capsys: pytest.CaptureFixture[str], log: Log) -> None:
+    with capsys.disabled():
+        sys.stdout.write(f"\n  {log}")
+
+
+TIMES = {"store": 25, "p1": 35, "merge": 10, "p2": 20, "p3": 10}
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(100, marks=pytest.mark.chaos)], ids=["once", "a hundred times"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_killed_at_any_moment(phase: str, times: int, calm: Calm, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log(phase)
+    _disturb(calm, log, _chance(phase, times), kinds=KILLED, times=min(times, TIMES[phase]))
+    _tell(capsys, log)
+    log.require_nothing_lost()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("phase", PHASES)
+def test_told_to_stop_at_any_moment(phase: str, calm: Calm, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log(phase)
+    _disturb(calm, log, _chance(phase), kinds=STOPPED, times=6)
+    _tell(capsys, log)
+    log.require_nothing_lost()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a disk of its own")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)  # noqa: S607 - the system's own
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_disk_fills_up_at_any_moment(
+    phase: str, calm: Calm, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def place(day: RealDay) -> None:
+        for folder in ("out", "cache"):
+            (day.root / folder).mkdir(exist_ok=True)
+            shutil.rmtree(small_disk / folder, ignore_errors=True)
+            shutil.move(day.root / folder, small_disk / folder)
+            (day.root / folder).symlink_to(small_disk / folder)
+
+    log = Log(phase)
+    _disturb(calm, log, _chance(phase), kinds={"full disk": FullDisk(small_disk)}, times=4, place=place)
+    _tell(capsys, log)
+    log.require_nothing_lost()
+
+
+def _chance(*seed: object) -> random.Random:
+    return random.Random(str(seed))  # noqa: S311 - chance that can be had again
