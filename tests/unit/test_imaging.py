@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, features
+from PIL import Image, ImageDraw, ImageFilter, features
 
 from modbot.models import imaging
 from modbot.models.imaging import DecodeError, Limits, decode, decode_frame
@@ -337,6 +337,47 @@ def test_an_animation_that_ends_early_gives_the_frames_that_are_there(name: str)
     assert len(decoded.frames) == 3
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_reduced_jpeg_is_told_with_its_own_size(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = scene(1200, 900).filter(ImageFilter.GaussianBlur(6))
+    data = encoded(stored, "JPEG", exif=exif, quality=95)
+    (frame,) = decode(data, reduced_to=224).frames
+    upright = (900, 1200) if orientation == 6 else (1200, 900)
+    assert (frame.width, frame.height) == upright
+    assert frame.picture.size == (upright[0] // 4, upright[1] // 4)
+    info = decode(data, reduced_to=224).info
+    assert info == decode(data).info
+    assert (info.width, info.height) == upright
+
+
+@pytest.mark.parametrize("size", [(2003, 1501), (1501, 2003), (1999, 1999)])
+def test_a_reduced_jpeg_is_nearly_the_picture_that_a_model_takes(size: tuple[int, int]) -> None:
+    data = encoded(scene(*size).filter(ImageFilter.GaussianBlur(3)), "JPEG", quality=95)
+    whole = only(data)
+    (frame,) = decode(data, reduced_to=336).frames
+    assert frame.picture.size == tuple(-(-side // 4) for side in size)
+    square = imaging.white_square(frame.picture, 224, of=size)
+    assert np.abs(pixels(square) - pixels(imaging.white_square(whole, 224))).max() <= 12
+    squeezed = imaging.squeezed_jpeg(frame.picture, size=256, crop=224, of=size)
+    difference = np.abs(pixels(squeezed) - pixels(imaging.squeezed_jpeg(whole, size=256, crop=224)))
+    assert difference.max() <= 24  # the JPEG that is made of it widens what it is given
+    assert difference.mean() <= 1
+
+
+def test_no_side_is_reduced_below_what_was_asked_for() -> None:
+    def sides(width: int, height: int, kind: str = "JPEG") -> tuple[int, int]:
+        (frame,) = decode(encoded(scene(width, height), kind), reduced_to=100).frames
+        assert (frame.width, frame.height) == (width, height)
+        return frame.picture.size
+
+    assert sides(800, 800) == (100, 100)
+    assert sides(1600, 799) == (400, 200)
+    assert sides(1600, 199) == (1600, 199)
+    assert sides(800, 800, "PNG") == (800, 800)
+
+
 def test_a_frame_that_is_not_there_is_an_error() -> None:
     with pytest.raises(DecodeError, match="no frame 5"):
         decode_frame(animation(drifting(3), "GIF"), 5)
@@ -385,6 +426,46 @@ def test_a_white_square_pads_first_and_resizes_then() -> None:
     reference.paste(red, (0, 25))
     assert square.tobytes() == reference.resize((50, 50), Image.Resampling.BICUBIC).tobytes()
     assert imaging.white_square(Image.new("RGB", (50, 50), "red"), 50).getcolors() == [(2500, (255, 0, 0))]
+
+
+def padded_then_resized(picture: Image.Image, size: int) -> Image.Image:
+    """The plain way, as the authors of the taggers do it."""
+    side = max(picture.size)
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def noise(width: int, height: int, seed: int) -> Image.Image:
+    """Black and white at random: every weight counts, and resampling overshoots everywhere."""
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.choice(np.array([0, 255], np.uint8), (height, width, 3)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    width=st.integers(1, 40) | st.integers(1, 900),
+    height=st.integers(1, 40) | st.integers(1, 900),
+    size=st.sampled_from([1, 2, 7, 64, 299, 448]),
+    seed=st.integers(0, 9),
+)
+@example(width=1, height=1, size=448, seed=0)
+@example(width=1, height=1400, size=448, seed=0)
+@example(width=1400, height=1, size=448, seed=0)
+@example(width=448, height=447, size=448, seed=0)
+@example(width=447, height=448, size=448, seed=0)
+@example(width=899, height=900, size=2, seed=0)
+@example(width=3, height=2, size=448, seed=0)
+def test_a_white_square_is_the_plain_ways(width: int, height: int, size: int, seed: int) -> None:
+    picture = noise(width, height, seed)
+    ours, plain = imaging.white_square(picture, size), padded_then_resized(picture, size)
+    assert ours.tobytes() == plain.tobytes()
+
+
+@pytest.mark.parametrize("size", [(3000, 2000), (2000, 3000), (4096, 30), (30, 4096)])
+def test_a_large_picture_is_squared_the_plain_way(size: tuple[int, int]) -> None:
+    picture = noise(*size, seed=1)
+    assert imaging.white_square(picture, 448).tobytes() == padded_then_resized(picture, 448).tobytes()
 
 
 def test_a_very_long_picture_is_padded_within_bounds() -> None:

@@ -9,6 +9,7 @@ writes no file and knows no secret.
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import signal
 import socket
@@ -41,13 +42,13 @@ Answer = Callable[[Request], tuple[Reply, list[Pixels]]]
 """The reply to a request, and the pixels of its frames."""
 
 
-def prepare(picture: imaging.Picture, how: Preparation) -> Pixels:
-    """The picture as a model takes it."""
+def prepare(picture: imaging.Picture, how: Preparation, *, of: tuple[int, int] | None = None) -> Pixels:
+    """The picture as a model takes it; `of`: the size from which it was reduced while it was decoded, if it was."""
     match how:
         case WhiteSquare(size=size):
-            rgb = np.asarray(imaging.white_square(picture, size))
+            rgb = np.asarray(imaging.white_square(picture, size, of=of))
         case SqueezedJpeg(size=size, crop=crop):
-            rgb = np.asarray(imaging.squeezed_jpeg(picture, size=size, crop=crop))
+            rgb = np.asarray(imaging.squeezed_jpeg(picture, size=size, crop=crop, of=of))
         case BlackCorner(size=size):
             rgb = imaging.black_corner(picture, size)
     return np.ascontiguousarray(rgb[:, :, ::-1])
@@ -73,20 +74,24 @@ def answer(request: Request) -> tuple[Reply, list[Pixels]]:
 
 
 def _image(data: bytes, request: Image) -> tuple[Reply, list[Pixels]]:
-    decoded = imaging.decode(data, max_frames=request.frames)
-    pixels = [prepare(frame.picture, request.preparation) for frame in decoded.frames]
-    heads = [_head(frame.index, frame.picture) for frame in decoded.frames]
+    how = request.preparation
+    decoded = imaging.decode(data, max_frames=request.frames, reduced_to=how.reduced_to)
+    pixels = [prepare(frame.picture, how, of=(frame.width, frame.height)) for frame in decoded.frames]
+    heads = [FrameHead(frame.index, frame.width, frame.height) for frame in decoded.frames]
     return Given(frames=heads, phash=imaging.phash(decoded.frames[0].picture), info=decoded.info), pixels
 
 
 def _frame(data: bytes, request: Frame) -> tuple[Reply, list[Pixels]]:
     picture = imaging.decode_frame(data, request.index)
     pixels = prepare(picture, request.preparation)
-    return Given(frames=[_head(request.index, picture)]), [pixels]
+    return Given(frames=[FrameHead(request.index, picture.width, picture.height)]), [pixels]
 
 
-def _head(index: int, picture: imaging.Picture) -> FrameHead:
-    return FrameHead(index, picture.width, picture.height)
+def _mute_libraries() -> None:
+    """Leaves stderr to Python: libtiff writes there what is wrong with a file, and Pillow has no switch for it."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
 
 
 def serve(answer: Answer = answer) -> None:
@@ -101,6 +106,7 @@ def serve(answer: Answer = answer) -> None:
     # What a crash leaves would be the size of a picture, and nobody would look at it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with socket.socket(fileno=descriptor) as asker, asker.makefile("rb") as asked:
+        _mute_libraries()
         asker.sendall(READY)
         while length := asked.read(LENGTH):
             reply, pixels = answer(requests.decode(asked.read(int.from_bytes(length, "big"))))

@@ -3,12 +3,13 @@
 The one place that touches Pillow and imagehash; OpenCV is loaded only where its resampling is asked for. Whatever the
 bytes are, `decode` gives pictures or a `DecodeError`; no warning leaves, no program is started, and no more pixels are
 decoded than the limits allow. Nothing is printed but what libtiff itself says of a broken TIFF on stderr: Pillow has no
-switch for that.
+switch for that, but a decoder's process has (`modbot.models.decoder`).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from modbot.models.colour import ToSrgb, to_srgb
 from modbot.models.preparation import Pixels
 from modbot.records.p1 import ImageInfo
 
@@ -70,8 +72,12 @@ _EXIF_TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# What a profile has to be of; every other mode's is of RGB.
+_MODES = {"1": "L", "L": "L", "LA": "L", "La": "L", "CMYK": "CMYK"}
+_ON_THEIR_SIDE = frozenset(_EXIF_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 _BAND = 256
+"""Rows that are worked on at once where a whole picture would need memory for steps in between."""
 
 LONGEST_SIDE = 8192
 """Beyond this a picture is shrunk before it is padded to a square, which would need more memory than the picture."""
@@ -110,10 +116,15 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: its number in the file, from 0, and its picture."""
+    """One frame: its number in the file, from 0, its picture, and its size in pixels, upright.
+
+    The picture is smaller than that where a reduced one was asked for.
+    """
 
     index: int
     picture: Picture
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -124,11 +135,14 @@ class Decoded:
     frames: list[Frame]
 
 
-def decode(data: bytes, *, max_frames: int = 1, limits: Limits = DEFAULT_LIMITS) -> Decoded:
-    """The image in `data`: upright, RGB, transparency on white.
+def decode(
+    data: bytes, *, max_frames: int = 1, reduced_to: int | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Decoded:
+    """The image in `data`: upright, in sRGB, transparency on white.
 
     Of an animation, frame 0 and those that differ most from each other, `max_frames` together at most. A file that
-    ends early gives what is there, and `info.truncated`.
+    ends early gives what is there, and `info.truncated`. With `reduced_to`, a JPEG is decoded to a half, a quarter or
+    an eighth of its size, as long as both sides keep so many pixels: faster, and not quite the same picture.
 
     Raises:
         DecodeError: no picture can be had from these bytes.
@@ -136,10 +150,9 @@ def decode(data: bytes, *, max_frames: int = 1, limits: Limits = DEFAULT_LIMITS)
 
     def read(reading: _Reading) -> Decoded:
         frames = _most_different(reading, max_frames)
-        width, height = frames[0].picture.size
         info = ImageInfo(
-            width=width,
-            height=height,
+            width=frames[0].width,
+            height=frames[0].height,
             format=reading.format,
             bytes=len(data),
             frames=reading.count,
@@ -147,7 +160,7 @@ def decode(data: bytes, *, max_frames: int = 1, limits: Limits = DEFAULT_LIMITS)
         )
         return Decoded(info, frames)
 
-    return _strict_then_lenient(data, limits, read)
+    return _strict_then_lenient(data, limits, read, reduced_to=reduced_to)
 
 
 def decode_frame(data: bytes, index: int, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
@@ -180,18 +193,66 @@ def bounded(picture: Picture) -> Picture:
     return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def white_square(picture: Picture, size: int) -> Picture:
-    """The picture in the middle of a white square, bicubic to `size` x `size`: padded first, then resized.
+def white_square(picture: Picture, size: int, *, of: tuple[int, int] | None = None) -> Picture:
+    """The picture in the middle of a white square, bicubic to `size` x `size`: as padded first, then resized.
 
-    The order matters: resized before padding, pixels at the border differ by up to 187 levels.
+    The order matters: resized before padding, pixels at the border differ by up to 187 levels. But the large square is
+    never made. Pillow resizes horizontally, rounds, and resizes vertically; white stays white under either. `of`: the
+    width and height from which the picture was reduced while it was decoded, if it was.
     """
+    if of is not None and of != picture.size:
+        return _reduced_on_white(picture, size, *of)
     picture = bounded(picture)
-    side = max(picture.size)
-    square = picture
-    if picture.width != picture.height:
-        square = Image.new("RGB", (side, side), "white")
-        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
+    width, height = picture.size
+    if width < height:
+        return _columns_on_white(picture, size)
+    if width > height:
+        rows = picture.resize((size, height), Image.Resampling.BICUBIC)
+        picture = Image.new("RGB", (size, width), "white")
+        picture.paste(rows, (0, (width - height) // 2))
+    return picture if picture.size == (size, size) else picture.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _columns_on_white(picture: Picture, size: int) -> Picture:
+    """`white_square` of a picture that is higher than wide: only the columns in which it can be seen are made."""
+    width, side = picture.size
+    left = (side - width) // 2
+    # A bicubic sample sees two samples to each side, or as many times two as it shrinks them. Padding beyond that of
+    # the last that sees the picture is left out, by whole samples on both scales that Pillow's 32 bits hold exactly.
+    sees = math.ceil(2 * max(1.0, side / size))
+    step = size // (size & -size)
+    first = max(0, left - 2 * sees - 1) * size // side // step * step
+    last = min(size, -(-((left + width + 2 * sees + 1) * size // side + 1) // step) * step)
+    start, end = first * side / size, last * side / size
+    origin, until = math.floor(start), math.ceil(end)
+    columns = Image.new("RGB", (last - first, side))
+    for top in range(0, side, _BAND):
+        rows = min(_BAND, side - top)
+        padded = Image.new("RGB", (until - origin, rows), "white")
+        padded.paste(picture.crop((0, top, width, top + rows)), (left - origin, 0))
+        box = (start - origin, 0, end - origin, rows)
+        columns.paste(padded.resize((last - first, rows), Image.Resampling.BICUBIC, box=box), (0, top))
+    square = Image.new("RGB", (size, size), "white")
+    square.paste(columns.resize((last - first, size), Image.Resampling.BICUBIC), (first, 0))
+    return square
+
+
+def _reduced_on_white(picture: Picture, size: int, width: int, height: int) -> Picture:
+    """`white_square` of a reduced picture: its padding is that of the whole one, to the fraction of a pixel."""
+    side, scale = max(width, height), round(width / picture.width)
+    left, top = (side - width) // 2 / scale, (side - height) // 2 / scale
+    x, y = math.ceil(left) - left, math.ceil(top) - top
+    box = (x, y, x + side / scale, y + side / scale)
+    padded = Image.new("RGB", (math.ceil(box[2]), math.ceil(box[3])), "white")
+    # Of the last row or column of a side that is padded, only a part may be picture.
+    seen = Image.new("L", picture.size, 255)
+    right, bottom = picture.width - 1, picture.height - 1
+    if width > height:
+        seen.paste(round(255 * (height / scale - bottom)), (0, bottom, *picture.size))
+    elif width < height:
+        seen.paste(round(255 * (width / scale - right)), (right, 0, *picture.size))
+    padded.paste(picture, (math.ceil(left), math.ceil(top)), seen)
+    return padded.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
 def black_corner(picture: Picture, size: int) -> Pixels:
@@ -208,13 +269,16 @@ def black_corner(picture: Picture, size: int) -> Pixels:
     return np.asarray(cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
-def squeezed_jpeg(picture: Picture, *, size: int, crop: int) -> Picture:
+def squeezed_jpeg(picture: Picture, *, size: int, crop: int, of: tuple[int, int] | None = None) -> Picture:
     """The picture squeezed to `size` x `size` (bilinear), its middle `crop` x `crop` saved as JPEG and read again.
 
-    A model that was trained on JPEGs scores their artefacts, too.
+    A model that was trained on JPEGs scores their artefacts, too. `of`: as for `white_square`.
     """
+    width, height = of or picture.size
+    scale = round(width / picture.width)
+    small = picture.resize((size, size), Image.Resampling.BILINEAR, box=(0, 0, width / scale, height / scale))
     start = (size - crop) // 2
-    small = picture.resize((size, size), Image.Resampling.BILINEAR).crop((start, start, start + crop, start + crop))
+    small = small.crop((start, start, start + crop, start + crop))
     jpeg = BytesIO()
     small.save(jpeg, format="JPEG")
     with Image.open(jpeg, formats=("JPEG",)) as again:
@@ -229,8 +293,12 @@ class _Reading:
     A lenient reading takes what a broken file gives; a strict one raises.
     """
 
-    def __init__(self, data: bytes, limits: Limits, *, lenient: bool) -> None:
+    def __init__(self, data: bytes, limits: Limits, *, lenient: bool, reduced_to: int | None = None) -> None:
         self._image = _open(data, limits.pixels)
+        self._reduced_from: tuple[int, int] | None = None
+        if reduced_to is not None and isinstance(self._image, JpegImagePlugin.JpegImageFile):
+            self._reduced_from = self._image.size
+            self._image.draft(None, (reduced_to, reduced_to))
         self._limits = limits
         self._lenient = lenient
         self._turn: Image.Transpose | None = None
@@ -257,8 +325,14 @@ class _Reading:
                 if not (self._lenient and self.count):
                     raise
                 return
-            yield Frame(self.count, picture)
+            yield Frame(self.count, picture, *self._upright_size(picture))
             self.count += 1
+
+    def _upright_size(self, picture: Picture) -> tuple[int, int]:
+        if self._reduced_from is None:
+            return picture.size
+        width, height = self._reduced_from
+        return (height, width) if self._turn in _ON_THEIR_SIDE else (width, height)
 
     def _frames_follow(self) -> bool:
         if self.format in _COUNTED:
@@ -327,21 +401,30 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb_on_white(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):
         # The high byte, as Pillow itself reads the colour samples of a 16 bit file.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in {"I", "F"}:
         image = _stretched(image)
+    mode = _MODES.get(image.mode, "RGB")
+    convert = to_srgb(profile, mode) if isinstance(profile, bytes) else None
     if image.has_transparency_data:
-        return _flattened(image)
+        return _flattened(image, mode, convert)
+    if convert is not None:
+        return convert(image if image.mode == mode else image.convert(mode))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _flattened(image: Image.Image) -> Image.Image:
+def _flattened(image: Image.Image, mode: str, convert: ToSrgb | None) -> Image.Image:
     """The image on white, band by band: whole, the steps in between would need three times its memory."""
     flat = Image.new("RGB", image.size)
     for top in range(0, image.height, _BAND):
         band = image.crop((0, top, image.width, min(top + _BAND, image.height))).convert("RGBA")
+        if convert is not None:
+            alpha = band.getchannel("A")
+            band = convert(band.convert(mode))
+            band.putalpha(alpha)
         canvas = Image.new("RGBA", band.size, "white")
         canvas.alpha_composite(band)
         flat.paste(canvas.convert("RGB"), (0, top))
@@ -383,18 +466,20 @@ def _most_redundant(thumbnails: list[NDArray[np.float32]]) -> int:
     return min(pairs, key=lambda pair: float(np.square(thumbnails[pair[0]] - thumbnails[pair[1]]).sum()))[1]
 
 
-def _strict_then_lenient(data: bytes, limits: Limits, read: Callable[[_Reading], T]) -> T:
+def _strict_then_lenient(
+    data: bytes, limits: Limits, read: Callable[[_Reading], T], *, reduced_to: int | None = None
+) -> T:
     """What `read` makes of the file; of a broken one, what it makes of the part that can be had."""
     with _quiet:
         try:
-            return read(_Reading(data, limits, lenient=False))
+            return read(_Reading(data, limits, lenient=False, reduced_to=reduced_to))
         except DecodeError as error:
             if error.kind != "decode_failed":
                 raise
             strict = error
         with _lenience():
             try:
-                return read(_Reading(data, limits, lenient=True))
+                return read(_Reading(data, limits, lenient=True, reduced_to=reduced_to))
             except DecodeError as error:
                 raise (error if error.kind == "too_large" else strict) from None
 
