@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,10 +70,17 @@ def test_pages_of_a_selection_are_the_selection(selection: Selection) -> None:
 @settings(max_examples=20)
 @given(st.permutations(RECORDS))
 def test_the_order_of_the_records_does_not_matter(records: list[bytes]) -> None:
-    verdicts = {judged.reading.line: judged.outcome.severity for judged in scanned(RECORDS, Selection())[1]}
-    for judged in scanned(records, Selection())[1]:
-        if judged.fault is None:
-            assert verdicts[judged.reading.line] == judged.outcome.severity
+    assert sorted(map(verdict, scanned(records, Selection())[1])) == sorted(
+        map(verdict, scanned(RECORDS, Selection())[1])
+    )
+
+
+def verdict(judged: Judged) -> tuple[str, ...]:
+    """All that p3 says of a record, but for the time that it took and the number of a line that is no record."""
+    told = msgspec.to_builtins(judged.outcome)
+    del told["metrics"]["eval_ms"]
+    line, said = judged.reading.line.decode(), json.dumps(told, sort_keys=True)
+    return re.sub(r"line \d+", "line", line), re.sub(r"line \d+", "line", said), str(judged.matched)
 
 
 @given(st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0])), st.integers(0, 5))
