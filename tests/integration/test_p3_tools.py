@@ -71,10 +71,10 @@ def test_the_contract_holds_for_a_scan(day: Day) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"severity": "pink"}, "line 2: $.severity: 'pink'"),
+        ({"severity": "pink"}, 'line 2: $.severity: "pink"'),
         ({"reasons": "x"}, "line 2: $.reasons: "),
         ({"wd14": {"rating": {"explicit": "1"}}}, "line 2: $.wd14"),
-        ({"metrics": {}}, "line 2: $.metrics: 'winning' is a required property"),
+        ({"metrics": {}}, 'line 2: $.metrics: "winning" is a required property'),
         ({"nudity_detections": [{"class": "X", "score": 1, "box": [1, 2, 3]}]}, "line 2: $.nudity_detections[0].box"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_missing_key_is_named(day: Day, key: str) -> None:
     Path("f.jsonl").write_text(json.dumps(found))
     ran = day.run("contract", "check-findings", "--findings", "f.jsonl")
     assert ran.code == 1
-    assert f"'{key}' is a required property" in ran.out
+    assert f'"{key}" is a required property' in ran.out
 
 
 def test_a_torn_finding_is_named(day: Day) -> None:

@@ -36,7 +36,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     text: str
-    value: float | str | None = None
+    value: bool | float | str | None = None
     evaluated: bool = True
     tags: tuple[tuple[str, float], ...] = ()
     problem: str | None = None
