@@ -434,6 +434,98 @@ def test_without_a_length_the_index_says_what_is_whole(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
+def test_what_differs_from_the_index_is_asked_for_once_more_and_then_taken(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        world.server.answers("/first", {"body": DATA[:50]}, {"body": DATA})
+        fetcher = await world.fetcher()
+        size = len(DATA)
+        assert await fetcher.fetch(world.row("/first", source="attachment", file_size=size)) == STORED
+        assert await fetcher.fetch(world.row("/always", file_size=size + 1)) == STORED
+        assert world.server.paths == ["/first", "/first", "/always", "/always"]
+        assert fetcher.counters.retries == 2
+        world.server.requests.clear()
+        for number, row in enumerate(
+            (
+                world.row("/embed", source="embed_image", file_size=1),
+                world.row("/scaled?width=100&height=50", source="attachment", file_size=1),
+                world.row("/right", source="forward", file_size=size),
+            ),
+            start=1,
+        ):
+            assert await fetcher.fetch(row) == STORED
+            assert len(world.server.paths) == number
+
+    play(tmp_path, scene)
+
+
+def test_a_doubt_is_no_failed_attempt(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        fetcher = await world.fetcher(attempts=1)
+        assert await fetcher.fetch(world.row("/a", file_size=5)) == STORED
+
+    play(tmp_path, scene)
+
+
+def test_what_is_stored_and_larger_than_the_limit_of_today_is_too_large(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        assert await (await world.fetcher()).fetch(world.row("/a")) == STORED
+        stricter = await world.fetcher(max_bytes=len(DATA) - 1)
+        failed(await stricter.fetch(world.row("/a")), "too_large", attempts=0)
+        assert stricter.counters.store_hits == 0
+        assert world.server.paths == ["/a"]
+
+    play(tmp_path, scene)
+
+
+def test_a_thorough_fetcher_looks_at_what_is_stored(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        fetcher = await world.fetcher(thorough=True)
+        assert [await fetcher.fetch(world.row("/a")) for _ in range(2)] == [STORED] * 2
+        assert fetcher.counters.store_hits == 1
+        world.store.path(STORED.sha256).write_bytes(bytes(len(DATA)))
+        assert await fetcher.fetch(world.row("/a")) == STORED
+        assert world.store.read(STORED.sha256) == DATA
+        assert world.server.paths == ["/a", "/a"]
+
+    play(tmp_path, scene)
+
+
+def test_a_retry_that_never_came_about_is_not_counted(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        world.server.answers("/a", {"status": 429, "headers": {"Retry-After": "4000"}})
+        fetcher = await world.fetcher()
+        failed(await fetcher.fetch(world.row("/a")), "fetch_failed", None, attempts=1)
+        assert (fetcher.counters.requests, fetcher.counters.http_429, fetcher.counters.retries) == (1, 1, 0)
+
+    play(tmp_path, scene)
+
+
+def test_a_host_that_limits_forever_costs_bounded_time_and_no_other_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modbot.fetch.budget.FOREIGN_PATIENCE_S", 0.5)
+
+    async def scene(world: World) -> None:
+        async with serving() as other:
+            limited = {"status": 429, "headers": {"Retry-After": "0"}}
+            for number in range(20):
+                world.server.answers(f"/{number}", limited)
+            hosts = HostPolicy.of([f"127.0.0.1:{world.server.port}", f"127.0.0.1:{other.port}"])
+            fetcher = await world.fetcher(hosts=hosts)
+            links = [base.url(f"/{number}") for number in range(20) for base in (world.server, other)]
+            results = await asyncio.gather(*(fetcher.fetch(IndexRow(row=0, url=link)) for link in links))
+            assert results[1::2] == [STORED] * 20
+            for result in results[::2]:
+                failed(result, "fetch_failed")
+            assert any(
+                "given up for this run" in result.detail for result in results if isinstance(result, RecordError)
+            )
+            assert len(world.server.paths) < 20 + 31
+            assert {a.host for a in world.coordinator.adjustments} == {f"127.0.0.1:{world.server.port}"}
+
+    play(tmp_path, scene)
+
+
 @pytest.mark.parametrize(
     "answer",
     [

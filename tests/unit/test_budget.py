@@ -4,7 +4,8 @@ import math
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from itertools import pairwise
-from typing import Any
+from random import Random
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -511,55 +512,111 @@ def test_whatever_the_headers_hold_can_be_sent_to_the_coordinator_and_kept(heade
 
 # --- laws ---
 
+
+class Sent(NamedTuple):
+    """A request that was let go: when, where to, and what its realm's rate was."""
+
+    at: float
+    lane: Lane
+    qps: float
+
+
+class World:
+    """Servers that answer as told, and a budget before them that may be killed and started again."""
+
+    def __init__(self, qps: float, concurrency: int) -> None:
+        self.qps, self.concurrency = qps, concurrency
+        self.now = 0.0
+        self.budget = budget(qps, concurrency)
+        self.under_way: list[tuple[Ticket, Answer | None]] = []
+        self.sent: list[Sent] = []
+        self.rests: list[tuple[float, float, Lane, bool]] = []
+        self.restarts: list[float] = []
+
+    def request(self, lane: Lane, answer: Answer | None) -> None:
+        """Waits for leave as a fetcher does; gives the oldest answer where nothing goes before one comes."""
+        try:
+            while (delay := self.budget.delay(lane, self.now)) > 0:
+                if delay == math.inf:
+                    self.answer_oldest()
+                else:
+                    self.now += delay
+        except RateLimitError:
+            assert not lane.discord  # which never asked for more than a few seconds
+            return
+        for since, until, met_by, narrow in self.rests:
+            concerned = lane.path == met_by.path if narrow else lane.realm == met_by.realm
+            assert not (concerned and since <= self.now < until), "sent before its time"
+        self.sent.append(Sent(self.now, lane, self.budget.rate(lane).qps or math.inf))
+        self.under_way.append((self.budget.admit(lane, self.now), answer))
+        assert len(self.under_way) <= self.concurrency
+        assert sum(t.lane.realm == lane.realm for t, _ in self.under_way) <= self.budget.rate(lane).concurrency
+
+    def answer_oldest(self) -> None:
+        ticket, answer = self.under_way.pop(0)
+        self.budget.answer(ticket, answer, self.now)
+        if answer is not None and answer.status == 429:
+            until = self.now + (1.0 if answer.retry_after is None else answer.retry_after)
+            self.rests.append((self.now, until, ticket.lane, answer.scope in {"user", "shared"}))
+
+    def restart(self) -> None:
+        """The process dies with what was under way; the next one starts with what was saved."""
+        saved = msgspec.json.decode(msgspec.json.encode(self.budget.export(self.now)), type=Saved)
+        self.under_way.clear()
+        self.restarts.append(self.now)
+        self.budget = budget(self.qps, self.concurrency, now=self.now, saved=saved)
+
+    def check_pace(self) -> None:
+        """In any second no more than the rate in force, and one; and one for each process that began in it."""
+        for start in [each.at for each in self.sent]:
+            window = [each for each in self.sent if start <= each.at < start + 1]
+            spare = 1 + sum(start <= at < start + 1 for at in self.restarts)
+            assert len(window) <= self.qps + spare
+            for realm in {each.lane.realm for each in window}:
+                there = [each for each in window if each.lane.realm == realm]
+                assert len(there) <= max(each.qps for each in there) + spare
+            assert sum(each.lane.discord for each in window) <= DISCORD_QPS + spare
+
+
 _events = st.lists(
     st.tuples(
-        st.sampled_from([CDN, MEDIA, API, HERE]),
-        st.floats(0, 1.5),  # how long we wait before asking again
-        st.sampled_from([200, 200, 200, 403, 429, 503, None]),
-        st.floats(0, 3),  # Retry-After
+        st.sampled_from([CDN, MEDIA, API, OTHER_ROUTE, HERE, Lane("127.0.0.1:9090")]),
+        st.floats(0, 1.5),  # how long nobody asks
+        st.sampled_from([200, 200, 200, 403, 429, 429, 503, None]),
+        st.one_of(st.none(), st.floats(0, 3)),  # Retry-After
         st.sampled_from([None, "user", "global", "shared"]),
         st.integers(0, 6),  # how many answers are still out
+        st.sampled_from([False] * 9 + [True]),  # whether the process is killed then
     ),
-    max_size=150,
+    max_size=120,
 )
 
 
 @given(st.sampled_from([0.5, 2.0, 4.0, 45.0, 300.0, math.inf]), st.integers(1, 30), _events)
 def test_never_more_than_the_budget_and_nothing_before_its_time(
-    qps: float, concurrency: int, events: list[tuple[Lane, float, int | None, float, str | None, int]]
+    qps: float, concurrency: int, events: list[tuple[Lane, float, int | None, float | None, str | None, int, bool]]
 ) -> None:
-    b = budget(qps, concurrency)
-    now = 0.0
-    out: list[tuple[Ticket, Answer | None]] = []
-    sent: list[tuple[float, Lane, float]] = []
-    limits: list[tuple[float, float, Lane, bool]] = []
-    for lane, pause, status, retry_after, scope, still_out in events:
-        now += pause
-        answer = None if status is None else Answer(status, retry_after=retry_after, scope=scope)
-        while (delay := b.delay(lane, now)) > 0:
-            if delay == math.inf:
-                ticket, oldest = out.pop(0)
-                b.answer(ticket, oldest, now)
-                if oldest is not None and oldest.status == 429:
-                    limits.append((now, now + (oldest.retry_after or 0), ticket.lane, _is_narrow(oldest)))
-            else:
-                now += delay
-        for since, until, met_by, narrow in limits:
-            concerned = lane.path == met_by.path if narrow else lane.realm == met_by.realm
-            assert not (concerned and since <= now < until)
-        sent.append((now, lane, b.rate(lane).qps or math.inf))
-        out.append((b.admit(lane, now), answer))
-        assert len(out) <= concurrency
-        while len(out) > still_out:
-            ticket, given_ = out.pop(0)
-            b.answer(ticket, given_, now)
-            if given_ is not None and given_.status == 429:
-                limits.append((now, now + (given_.retry_after or 0), ticket.lane, _is_narrow(given_)))
-    for start, _, _ in sent:
-        window = [(lane, rate) for at, lane, rate in sent if start <= at < start + 1]
-        assert len(window) <= max(rate for _, rate in window) + 1
-        assert sum(lane.discord for lane, _ in window) <= DISCORD_QPS + 1
+    world = World(qps, concurrency)
+    for lane, pause, status, retry_after, scope, still_out, killed in events:
+        world.now += pause
+        world.request(lane, None if status is None else Answer(status, retry_after=retry_after, scope=scope))
+        while len(world.under_way) > still_out:
+            world.answer_oldest()
+        if killed:
+            world.restart()
+    world.check_pace()
 
 
-def _is_narrow(answer: Answer) -> bool:
-    return answer.scope in {"user", "shared"}
+@given(
+    st.lists(st.tuples(st.sampled_from([4.0, 3.0, 1.0, 0.5]), st.floats(-2_000, 100)), max_size=4),
+    st.lists(st.floats(-100, 100), max_size=4),
+    st.randoms(),
+)
+def test_in_whatever_order_states_are_put_together_the_same_comes_of_it(
+    paces: list[tuple[float, float]], holds: list[float], random: Random
+) -> None:
+    states = [slowed(Rate(qps, 24), WALL + since) for qps, since in paces]
+    states += [Saved(holds={CDN.realm: WALL + until}) for until in holds]
+    once = Budget(4.0, 24, now=0.0, wall=WALL, saved=states).export(0.0)
+    random.shuffle(states)
+    assert Budget(4.0, 24, now=0.0, wall=WALL, saved=[*states, *states[:2], once]).export(0.0) == once

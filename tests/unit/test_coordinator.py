@@ -10,13 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from modbot.errors import InputError, InterruptedRunError, ModbotError, RateLimitError, StorageError
+from modbot.errors import BusyError, InputError, InterruptedRunError, ModbotError, RateLimitError, StorageError
 from modbot.fetch import budget
 from modbot.fetch import coordinator as module
 from modbot.fetch.budget import Answer, Lane, Saved, Ticket
 from modbot.fetch.coordinator import Coordinator, LocalCoordinator, Outcome
 from modbot.fetch.remote import RemoteCoordinator, serve
 from modbot.fetch.store import Stored
+from modbot.fetch.turn import Turn
 from modbot.records.p1 import RecordError
 from modbot.records.progress import Adjustment
 
@@ -279,6 +280,80 @@ def test_the_state_is_kept_for_the_next_process(tmp_path: Path) -> None:
 
     run(first())
     run(second())
+
+
+def turn_of(folder: Path, profile: str) -> tuple[Path, Turn]:
+    """The budget's state of a profile, and its claim to the turn that all of them share."""
+    states = {name: folder / name / "budget.json" for name in ("a", "b")}
+    return states[profile], Turn(folder / "discord.lease", f"modbot fetch {profile}", lambda: list(states.values()))
+
+
+def test_one_run_at_a_time_asks_discord_and_others_may_ask_elsewhere(tmp_path: Path) -> None:
+    async def work() -> None:
+        state_a, turn_a = turn_of(tmp_path, "a")
+        state_b, turn_b = turn_of(tmp_path, "b")
+        async with LocalCoordinator(qps=50.0, concurrency=4, state=state_a, turn=turn_a) as a:
+            a.report(await a.admit(HERE), Answer(200))
+            assert not (tmp_path / "discord.lease").exists()  # a run that asks nothing of Discord keeps nobody away
+            a.report(await a.admit(CDN), Answer(200))
+            async with LocalCoordinator(qps=50.0, concurrency=4, state=state_b, turn=turn_b) as b:
+                b.report(await b.admit(HERE), Answer(200))
+                for _ in range(2):
+                    with pytest.raises(
+                        BusyError, match=r"another run is fetching from Discord: held by 'modbot fetch a'"
+                    ):
+                        await b.admit(CDN)
+            a.report(await a.admit(CDN), Answer(200))
+        assert not (tmp_path / "discord.lease").exists()
+
+    run(work())
+
+
+def test_who_takes_the_turn_learns_what_the_run_before_was_told(tmp_path: Path) -> None:
+    async def work() -> None:
+        state_a, turn_a = turn_of(tmp_path, "a")
+        state_b, turn_b = turn_of(tmp_path, "b")
+        async with LocalCoordinator(qps=50.0, concurrency=4, state=state_b, turn=turn_b) as b:  # begun before
+            async with LocalCoordinator(qps=50.0, concurrency=4, state=state_a, turn=turn_a) as a:
+                a.report(await a.admit(CDN), Answer(429, retry_after=0.8))
+                told = time.monotonic()
+            ticket = await b.admit(CDN)
+            assert time.monotonic() - told >= 0.75
+            assert [(x.cause, x.after.qps) for x in b.adjustments] == [("restored", 4.0)]
+            b.report(ticket, Answer(200))
+
+    run(work())
+
+
+def test_a_turn_that_was_taken_over_ends_the_run_and_a_worker_is_told(tmp_path: Path) -> None:
+    async def work() -> None:
+        state, turn = turn_of(tmp_path, "a")
+        with serve(LocalCoordinator(qps=50.0, concurrency=4, state=state, turn=turn)) as path:
+            async with RemoteCoordinator(path) as worker:
+                worker.report(await worker.admit(CDN), Answer(200))
+                turn._lease._lost = True  # as the heartbeat finds out
+                with pytest.raises(BusyError, match="taken over by another run"):
+                    await worker.admit(CDN)
+                worker.report(await worker.admit(HERE), Answer(200))
+
+    run(work())
+
+
+def test_a_run_that_ends_while_it_waits_for_the_turn_ends_at_once(tmp_path: Path) -> None:
+    (tmp_path / "discord.lease").write_bytes(b'{"of": "another machine"}')
+
+    async def work() -> None:
+        state, turn = turn_of(tmp_path, "a")
+        begin = time.monotonic()
+        async with LocalCoordinator(qps=50.0, concurrency=4, state=state, turn=turn) as c:
+            waiting = asyncio.ensure_future(c.admit(CDN))
+            await asyncio.sleep(0.2)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        assert time.monotonic() - begin < 3
+
+    run(work())
+    assert (tmp_path / "discord.lease").exists()
 
 
 def test_a_state_from_the_far_future_is_cut_for_good(tmp_path: Path) -> None:

@@ -383,10 +383,12 @@ class Fetcher:
     ) -> T:
         """What `read` makes of the answer; the request is repeated while that can help."""
         limited = failed = 0
+        again = False
         while True:
             try:
-                return await self._request(url, lane, read, image=image, headers=headers, again=limited + failed > 0)
+                return await self._request(url, lane, read, image=image, headers=headers, again=again)
             except _PassingError as error:
+                again = True
                 if error.status == _TOO_MANY:  # the budget makes everyone wait who has to
                     limited += 1
                     pause = 0.0
