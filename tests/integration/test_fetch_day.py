@@ -6,7 +6,10 @@ import csv
 import hashlib
 import json
 import os
+import pty
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import time
@@ -14,10 +17,17 @@ from typing import Any
 
 import pytest
 
+from modbot.files.processes import own_name, started
 from samples.server import SampleServer
-from tests.real_day import DATE, RealDay, kill_group, until
+from tests.real_day import DATE, RealDay, descendants, kill_group, until
 
 COUNT = 12
+OWN_TERMINAL = """
+import fcntl, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from modbot.cli.main import run
+run()
+"""
 HEAVY = ("numpy", "onnxruntime", "PIL", "cv2", "imagehash")
 
 
@@ -147,6 +157,34 @@ def test_a_signal_stops_in_time_and_keeps_what_was_finished(day: RealDay, server
     assert sum(server.gets.values()) <= COUNT - done
 
 
+def test_a_terminal_that_is_closed_stops_the_run_and_leaves_nobody_behind(day: RealDay, server: SampleServer) -> None:
+    _split(day, _links(server), shards=2)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWN_TERMINAL, "fetch", "--date", DATE, "--qps", "5", "--parallel", "2"],
+        cwd=day.root,
+        env=day.env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    until(lambda: day.journal_lines("fetch") >= 2)
+    workers = set(descendants(process.pid))
+    assert workers
+    begun = time()
+    os.close(ours)
+    assert process.wait(timeout=20) == 130
+    assert time() - begun < 5
+    until(lambda: not any(started(worker) for worker in workers), seconds=5)
+    assert not list((day.tree / "status").glob("lease_*"))
+    done = day.journal_lines("fetch")
+    server.gets.clear()
+    _fetch(day, "--resume")
+    assert sum(server.gets.values()) <= COUNT - done
+
+
 def test_a_dry_run_says_what_there_is_and_sends_nothing(day: RealDay, server: SampleServer) -> None:
     links = _links(server)
     _split(day, links[:3])
@@ -219,8 +257,6 @@ def test_an_index_of_another_day_is_remarked_on(day: RealDay) -> None:
 
 def _owner() -> dict[str, Any]:
     """This process, as the holder of a lease."""
-    from modbot.files.processes import own_name, started
-
     return {
         "token": "t",
         "host": "pod",

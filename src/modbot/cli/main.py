@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
-from contextlib import suppress
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -81,7 +81,7 @@ def main(arguments: list[str], **click_options: Any) -> int:  # noqa: ANN401 - h
     except BrokenPipeError:
         # The reader of our output went away (`| head`), and nobody is left to tell: whether all was done is not known.
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            _silence(stream)
         return ModbotError.exit_code
     except OSError as error:
         # Told at the place where it happens wherever modbot expects it; this is the net under the rest.
@@ -102,9 +102,13 @@ def _refuse(error: click.ClickException) -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    with suppress(OSError):  # a terminal that was closed cannot be told; the exit code still says it
-        click.echo(f"modbot: {text}", err=True)
+    click.echo(f"modbot: {text}", err=True)
     return code
+
+
+def _silence(stream: TextIO) -> None:
+    """Lets the stream go on to nobody."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run(*prefix: str) -> NoReturn:
@@ -116,6 +120,9 @@ def run(*prefix: str) -> NoReturn:
 
 
 def _stop(number: int, _: object) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty():
+            _silence(stream)  # a terminal that was closed: what still writes to it must not fail for that
     name = signal.Signals(number).name
     raise InterruptedRunError(f"stopped by {name}; what was finished is kept", remedy="Go on with --resume.")
 
