@@ -72,6 +72,7 @@ _REFUSALS: dict[str, type[ModbotError]] = {
     kind.__name__: kind for kind in (BusyError, RateLimitError, StorageError, ModbotError)
 }
 _LENGTH = 4
+_AT_MOST = 65_536
 _SOCKET = "run.sock"
 _SOCKET_PATH_BYTES = 103
 """So long a socket's path may be on every system; on Linux 107."""
@@ -87,12 +88,51 @@ def _frame(message: _Request | _Reply) -> bytes:
 
 async def _frames(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[T]) -> AsyncIterator[T]:
     """The messages until the other side closes, or is gone in the middle of one."""
+    buffer = bytearray()
+    while data := await _piece(reader):
+        buffer += data
+        begin = 0
+        while (body := begin + _LENGTH) <= len(buffer):
+            end = body + int.from_bytes(buffer[begin:body], "big")
+            if end > len(buffer):
+                break
+            yield decoder.decode(buffer[body:end])
+            begin = end
+        del buffer[:begin]
+
+
+async def _piece(reader: asyncio.StreamReader) -> bytes:
+    """What has come meanwhile; nothing at the end, of whatever kind."""
     try:
-        while True:
-            length = int.from_bytes(await reader.readexactly(_LENGTH), "big")
-            yield decoder.decode(await reader.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return
+        return await reader.read(_AT_MOST)
+    except ConnectionError:
+        return b""
+
+
+class _Outbox:
+    """The way to the other side. What is said in one turn of the loop goes out in one write: writes are what costs."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._unsent: list[bytes] = []
+
+    @property
+    def closed(self) -> bool:
+        return self._writer.is_closing()
+
+    def say(self, message: _Request | _Reply) -> None:
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(_frame(message))
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._unsent:
+            self._writer.write(b"".join(self._unsent))
+            self._unsent.clear()
 
 
 async def _end(tasks: set[asyncio.Task[None]]) -> None:
@@ -158,7 +198,7 @@ async def _serve(coordinator: LocalCoordinator, path: Path, started: ThreadFutur
     workers: set[asyncio.Task[None]] = set()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = loop.create_task(_Worker(coordinator, writer).attend(reader))
+        task = loop.create_task(_Worker(coordinator, _Outbox(writer)).attend(reader))
         workers.add(task)
         task.add_done_callback(workers.discard)
 
@@ -171,9 +211,9 @@ async def _serve(coordinator: LocalCoordinator, path: Path, started: ThreadFutur
 class _Worker:
     """The parent's end of one connection: what the worker holds, and its calls that wait."""
 
-    def __init__(self, coordinator: LocalCoordinator, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, coordinator: LocalCoordinator, outbox: _Outbox) -> None:
         self._coordinator = coordinator
-        self._writer = writer
+        self._outbox = outbox
         self._claims: set[str] = set()
         self._tickets: dict[int, Ticket] = {}
         self._calls: set[asyncio.Task[None]] = set()
@@ -188,7 +228,7 @@ class _Worker:
                 await _end(self._calls)
             finally:
                 self._free()
-                self._writer.close()
+                self._outbox.close()
 
     def _take(self, request: _Request) -> None:
         match request:
@@ -212,7 +252,7 @@ class _Worker:
                 reply = _Admitted(request.id, await self._admit(request.lane))
         except Exception as error:  # noqa: BLE001 - the worker waits: whatever it is, it is to know
             reply = _refused(request.id, error)
-        self._writer.write(_frame(reply))
+        self._outbox.say(reply)
 
     async def _claim(self, key: str) -> Outcome | None:
         outcome = await self._coordinator.claim(key)
@@ -243,20 +283,21 @@ class RemoteCoordinator:
         self._path = path
         self._calls = 0
         self._pending: dict[int, tuple[asyncio.Future[Any], Callable[[Any], None]]] = {}
-        self._writer: asyncio.StreamWriter | None = None
+        self._outbox: _Outbox | None = None
         self._listener: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         try:
-            reader, self._writer = await asyncio.open_unix_connection(self._path)
+            reader, writer = await asyncio.open_unix_connection(self._path)
         except OSError as error:
             raise _parent_gone() from error
+        self._outbox = _Outbox(writer)
         self._listener = asyncio.get_running_loop().create_task(self._listen(reader))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._writer is not None and self._listener is not None:
-            self._writer.close()
+        if self._outbox is not None and self._listener is not None:
+            self._outbox.close()
             await _end({self._listener})
 
     async def claim(self, key: str) -> Outcome | None:
@@ -290,9 +331,9 @@ class RemoteCoordinator:
         return handed(future, give_back)
 
     def _send(self, message: _Request) -> None:
-        if self._writer is None or self._writer.is_closing() or self._listener is None or self._listener.done():
+        if self._outbox is None or self._outbox.closed or self._listener is None or self._listener.done():
             raise _parent_gone()
-        self._writer.write(_frame(message))
+        self._outbox.say(message)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         try:
