@@ -28,8 +28,9 @@ import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 from PIL import Image
 
 from bench.vit_model import BASE, LARGE, Vit, build
+from modbot.models.execution import Execution
 from modbot.models.gpu import Gpu, this_gpu
-from modbot.models.providers import Execution, open_session
+from modbot.models.providers import open_session
 
 BAR = 0.95
 BATCHES = (48, 96)

@@ -13,8 +13,7 @@ import pytest
 
 from modbot.cli.main import main
 from modbot.cli.options import age, size
-from modbot.fetch.client import MAX_BYTES
-from modbot.fetch.store import Store, Stored
+from modbot.fetch.store import MAX_BYTES, Store, Stored
 from modbot.files.lease import hold_file, holder
 
 DAY = 86_400.0

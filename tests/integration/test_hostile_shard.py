@@ -18,7 +18,7 @@ from modbot.fetch.coordinator import LocalCoordinator
 from modbot.files.journal import ShardFiles
 from modbot.models import registry
 from modbot.models.decoding import Bounds, Decoders
-from modbot.models.providers import Execution
+from modbot.models.execution import Execution
 from modbot.stages import tag
 from modbot.stages.fetch import FetchSettings
 from modbot.stages.tag import TagJob, TagSettings, tag_shard

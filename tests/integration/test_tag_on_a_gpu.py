@@ -20,7 +20,7 @@ from modbot.files.journal import ShardFiles
 from modbot.models import registry
 from modbot.models.calibration import Calibration, Temperatures
 from modbot.models.catalogue import Thresholds
-from modbot.models.providers import Execution
+from modbot.models.execution import Execution
 from modbot.models.registry import Installed
 from modbot.models.sessions import Session
 from modbot.models.tagger import Tagger, Wd14Tagger, open_tagger

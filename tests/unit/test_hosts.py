@@ -10,7 +10,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from modbot.errors import SettingError
 from modbot.fetch.budget import Lane
-from modbot.fetch.hosts import ForbiddenAddressError, GuardedResolver, HostPolicy, LinkError, is_public
+from modbot.fetch.hosts import ForbiddenAddressError, HostPolicy, LinkError, is_public
+from modbot.fetch.resolver import GuardedResolver
 
 POLICY = HostPolicy.of(["images.example.org", "127.0.0.1:8080", "[::1]:9000", "bücher.example"])
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter, features
 
 from modbot.models import imaging
-from modbot.models.imaging import DecodeError, Limits, decode, decode_frame
+from modbot.models.imaging import DecodeError, decode, decode_frame
+from modbot.models.preparation import Limits
 
 LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {}, "WEBP": {"lossless": True}, "BMP": {}, "TIFF": {}}
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow cannot write AVIF")

@@ -13,8 +13,9 @@ import pytest
 
 from modbot.errors import ModelError, SettingError
 from modbot.models import providers
+from modbot.models.execution import Execution
 from modbot.models.gpu import Gpu
-from modbot.models.providers import Execution, Session
+from modbot.models.providers import Session
 from tests.tiny_models import TAGS, write_model
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"

@@ -12,7 +12,7 @@ from PIL import Image
 from modbot.errors import ModelError, SettingError
 from modbot.models import registry
 from modbot.models.decoder import prepare
-from modbot.models.providers import Execution
+from modbot.models.execution import Execution
 from modbot.models.tagger import Tagger, load_tagger, open_tagger, read_tags
 from modbot.records.p1 import RAW_TAGS, Wd14
 from tests.tiny_models import CHARACTER, RATING, TAGS, Tag, build, padded, write_model, write_tags

@@ -105,7 +105,7 @@ def analyze(
     """
     from modbot.cli.progress import telling
     from modbot.engine.p2 import AnalyzeRequest, analyze_day
-    from modbot.models.providers import Execution
+    from modbot.models.execution import Execution
 
     require_engine(engine)
     settings = load()

@@ -94,7 +94,7 @@ def tag(
     """
     from modbot.cli.progress import telling
     from modbot.engine.p1 import TagRequest, tag_day, tag_file
-    from modbot.models.providers import Execution
+    from modbot.models.execution import Execution
 
     require_engine(engine)
     settings = load()

@@ -11,7 +11,7 @@ import msgspec
 
 from modbot.engine.fetching import fetch_settings, one_budget
 from modbot.engine.local import cores_each
-from modbot.engine.run import Outcome, run_step
+from modbot.engine.run import Outcome, require_possible, run_step
 from modbot.fetch.store import Store
 from modbot.files.atomic import write_bytes
 from modbot.files.index_csv import read_rows
@@ -20,9 +20,8 @@ from modbot.files.lease import hold, hold_file
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE, Partition
 from modbot.files.shards import find_set
-from modbot.models import providers
 from modbot.models.calibration import Calibration, read_calibration
-from modbot.models.providers import Execution
+from modbot.models.execution import Execution
 from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
 from modbot.records.progress import Notice
@@ -169,7 +168,7 @@ def _tag(
     )
     if isinf(request.qps):
         refuse_discord(source for source, _ in shards.values())
-    providers.check(request.execution)
+    require_possible(request.execution)
     vocabulary = read_vocabulary(request.rules)
     calibration = None if request.calibration is None else read_calibration(request.calibration)
     model = locate(request.model, settings.models_dir, kind="tagger")

@@ -10,14 +10,13 @@ from typing import Any
 import msgspec
 
 from modbot.engine.local import cores_each
-from modbot.engine.run import run_step
+from modbot.engine.run import require_possible, run_step
 from modbot.files.atomic import write_bytes
 from modbot.files.lease import hold, hold_file
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE, Partition
 from modbot.files.shards import find_set
-from modbot.models import providers
-from modbot.models.providers import Execution
+from modbot.models.execution import Execution
 from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
 from modbot.records.progress import Notice
@@ -64,7 +63,7 @@ def analyze_day(
     Raises:
         InputError, ModelError, RulesError, BusyError, StorageError, ShardsFailedError, IncompleteError
     """
-    providers.check(request.execution)
+    require_possible(request.execution)
     with ExitStack() as stack:
         still_ours = stack.enter_context(hold(partition, "modbot analyze"))
         _, shards = find_set(partition, shard_glob)

@@ -15,6 +15,7 @@ from modbot.engine.local import run_shards
 from modbot.errors import SettingError, ShardsFailedError, StorageError
 from modbot.files.atomic import storage_errors, write_bytes
 from modbot.files.journal import read_receipt
+from modbot.models.execution import Execution
 from modbot.records import jsonl
 from modbot.records.progress import (
     Adjustment,
@@ -51,6 +52,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
             total.update(receipt.counters)
             total.update(_failures(receipt))
         return total
+
+
+def require_possible(execution: Execution) -> None:
+    """Raises SettingError where this installation cannot run a model as it is asked for."""
+    if execution.demanding:
+        from modbot.models import providers
+
+        providers.check(execution)
 
 
 def run_step(

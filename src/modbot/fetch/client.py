@@ -27,12 +27,12 @@ from modbot.fetch.hosts import (
     FAILED,
     FORBIDDEN,
     ForbiddenAddressError,
-    GuardedResolver,
     HostPolicy,
     LinkError,
     has_lapsed,
 )
-from modbot.fetch.store import Store, Stored, TooLargeError
+from modbot.fetch.resolver import GuardedResolver
+from modbot.fetch.store import MAX_BYTES, Store, Stored, TooLargeError
 from modbot.records.index import DISCORD_CDN_HOSTS, IndexRow, attachment_key
 from modbot.records.jsonl import decode_any
 from modbot.records.p1 import RecordError
@@ -46,7 +46,6 @@ TOO_LARGE = "too_large"
 NOT_AN_IMAGE = "not_an_image"
 
 DISCORD_API = "https://discord.com/api/v10"
-MAX_BYTES = 50_000_000
 MAX_REDIRECTS = 5
 MAX_LIMITED = 30
 """So many 429 in a row for one link, each obeyed, and it is given up."""

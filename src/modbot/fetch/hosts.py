@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import socket
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
 
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from modbot.errors import SettingError
@@ -150,28 +148,6 @@ class HostPolicy:
         if self.file_root is None:
             raise LinkError(FORBIDDEN, _NO_ROOT)
         return url
-
-
-class GuardedResolver(AbstractResolver):
-    """Resolves names, and gives no private address for one that `policy` does not allow it."""
-
-    def __init__(self, policy: HostPolicy, resolver: AbstractResolver) -> None:
-        self._policy = policy
-        self._resolver = resolver
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        if self._policy.may_be_private(host):
-            return found
-        public = [each for each in found if is_public(each["host"])]
-        if not public:
-            raise ForbiddenAddressError(f"{host} leads to a private address")
-        return public
-
-    async def close(self) -> None:
-        await self._resolver.close()
 
 
 def is_discord(host: str) -> bool:

@@ -29,6 +29,9 @@ from modbot.errors import InputError, StorageError
 from modbot.files.atomic import TMP_SUFFIX, disk_time, storage_errors
 from modbot.files.processes import lives, owner
 
+MAX_BYTES = 50_000_000
+"""Of one image, where nothing else is said."""
+
 ABANDONED_S = 3_600.0
 """A temporary file of another machine that has not grown for this long is nobody's: no fetch may last so long."""
 

@@ -36,7 +36,7 @@ from PIL import (
 )
 
 from modbot.models.colour import ToSrgb, to_srgb
-from modbot.models.preparation import Pixels
+from modbot.models.preparation import DEFAULT_LIMITS, Limits, Pixels
 from modbot.records.p1 import ImageInfo
 
 Picture: TypeAlias = Image.Image
@@ -95,23 +95,6 @@ class DecodeError(Exception):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.detail}"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much is decoded of one file.
-
-    `pixels` bounds one frame (beyond: `too_large`), checked against the header before anything is decoded.
-    `frames` and `animation_pixels` (all frames together) bound an animation: what lies beyond is not looked at, and
-    the image counts as read in part (`truncated`).
-    """
-
-    pixels: int = 100_000_000
-    frames: int = 5_000
-    animation_pixels: int = 1_000_000_000
-
-
-DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)

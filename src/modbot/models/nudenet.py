@@ -10,8 +10,9 @@ import numpy as np
 
 from modbot.errors import ModelError
 from modbot.models import registry
+from modbot.models.execution import Execution
 from modbot.models.preparation import BlackCorner, Pixels, Preparation, PreparedFrame
-from modbot.models.providers import Array, Execution, Session, open_session
+from modbot.models.providers import Array, Session, open_session
 from modbot.records import jsonl
 from modbot.records.p2 import DETECTION_CLASSES, Detection
 

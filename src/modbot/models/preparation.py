@@ -1,7 +1,11 @@
-"""What becomes of a picture before a model sees it, as plain values: they travel to the process that decodes."""
+"""How much is decoded, and what becomes of a picture before a model sees it, as plain values.
+
+They travel to the process that decodes; who only plans needs no library of pictures.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
@@ -10,6 +14,23 @@ from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """A prepared picture, [side, side, 3], 0 to 255. How the channels are ordered is the preparation's to say."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is decoded of one file.
+
+    `pixels` bounds one frame (beyond: `too_large`), checked against the header before anything is decoded.
+    `frames` and `animation_pixels` (all frames together) bound an animation: what lies beyond is not looked at, and
+    the image counts as read in part (`truncated`).
+    """
+
+    pixels: int = 100_000_000
+    frames: int = 5_000
+    animation_pixels: int = 1_000_000_000
+
+
+DEFAULT_LIMITS = Limits()
 
 
 class WhiteSquare(msgspec.Struct, frozen=True, tag=True):

@@ -9,15 +9,15 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 
 from modbot.errors import ModbotError, ModelError, SettingError
 from modbot.models import engines
+from modbot.models.execution import Execution
 from modbot.models.gpu import Gpu, default_batch, this_gpu
 from modbot.models.sessions import Array, Session
 
-__all__ = ["Array", "Execution", "Session", "check", "open_session"]
+__all__ = ["Array", "Session", "check", "open_session"]
 
 _NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -44,22 +44,6 @@ _SOURCE = re.compile(r"^/\S+:\d+ .*?\) ")
 
 # ONNX Runtime reports a provider that does not start on stderr as well; `Session.warnings` says it once.
 ort.set_default_logger_severity(_FATAL)
-
-
-class Execution(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model is to be run.
-
-    `provider`: `auto`, `cpu`, `openvino`, `cuda`, `tensorrt`. `precision`: `fp32`, or `fp16` on a GPU. `batch`: images
-    a batch; None: 1 on a CPU, from the GPU's name and memory on a GPU, `most` at most. `required`: a provider that does
-    not start is an error, not a warning. `cache_dir`: CACHE_DIR, where engines are kept.
-    """
-
-    provider: str = "auto"
-    precision: str = "fp32"
-    batch: int | None = None
-    most: int | None = None
-    required: bool = False
-    cache_dir: Path = Path("cache")
 
 
 def check(execution: Execution) -> None:

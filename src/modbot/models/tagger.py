@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from modbot.errors import ModelError
 from modbot.models import registry
+from modbot.models.execution import Execution
 from modbot.models.preparation import Pixels, Preparation, SqueezedJpeg, WhiteSquare
-from modbot.models.providers import Array, Execution, Session, open_session
+from modbot.models.providers import Array, Session, open_session
 from modbot.models.sessions import Input
 from modbot.records import jsonl
 from modbot.records.p1 import RAW_TAGS, Rating, TagScore, Wd14

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -22,9 +22,8 @@ from modbot.files.journal import JournalLine, ShardFiles, decode_line, digest_of
 from modbot.files.paths import Partition
 from modbot.files.shards import ShardSet
 from modbot.models.decoding import Answer, Decoders
-from modbot.models.nudenet import Detector, load_detector
+from modbot.models.execution import Execution
 from modbot.models.preparation import PreparedFrame
-from modbot.models.providers import Execution
 from modbot.models.registry import Installed
 from modbot.records import jsonl
 from modbot.records.p1 import Message, P1Record, RecordError
@@ -36,6 +35,9 @@ from modbot.stages.flow import Meter
 from modbot.stages.kept import Kept, kept_detections
 from modbot.stages.merge import merge_in_order
 from modbot.stages.step import Report, Step, one_line, out_of_memory, shard_work
+
+if TYPE_CHECKING:  # it loads ONNX Runtime and OpenCV, which only a worker needs
+    from modbot.models.nudenet import Detector
 
 
 class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,7 +277,13 @@ def _equipment(settings: DetectSettings) -> tuple[Detector | None, Decoders | No
     return detector, decoders
 
 
-_detector = lru_cache(maxsize=1)(load_detector)
+@lru_cache(maxsize=1)
+def _detector(model: Installed, execution: Execution) -> Detector:
+    from modbot.models.nudenet import load_detector
+
+    return load_detector(model, execution)
+
+
 _decoders = lru_cache(maxsize=1)(Decoders)
 
 _Found = list[Detection] | str

@@ -12,17 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 import msgspec
 
 from modbot.errors import ModbotError, SettingError
-from modbot.fetch.client import MAX_BYTES, Fetcher
 from modbot.fetch.coordinator import Coordinator
 from modbot.fetch.hosts import HostPolicy, is_discord
 from modbot.fetch.remote import RemoteCoordinator
-from modbot.fetch.store import Store, Stored
+from modbot.fetch.store import MAX_BYTES, Store, Stored
 from modbot.files.index_csv import read_rows
 from modbot.files.journal import ShardFiles, digest_of
 from modbot.records import jsonl
@@ -34,6 +33,9 @@ from modbot.stages.step import Report, shard_work
 
 SETTINGS_DIGEST = digest_of("fetch")
 """Nothing that a flag says shapes the lines of what was fetched; what it refused is for --retry-failed."""
+
+if TYPE_CHECKING:  # it loads aiohttp, which only a worker needs
+    from modbot.fetch.client import Fetcher
 
 
 class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +122,8 @@ def _line(row: IndexRow, outcome: Stored | RecordError) -> FetchLine:
 
 def fetcher_of(settings: FetchSettings, store: Store, coordinator: Coordinator, *, thorough: bool = False) -> Fetcher:
     """A fetcher as the settings have it."""
+    from modbot.fetch.client import Fetcher
+
     return Fetcher(
         store=store,
         coordinator=coordinator,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import numpy as np
@@ -20,12 +20,14 @@ from modbot.files import shelf
 from modbot.files.atomic import storage_errors
 from modbot.files.journal import digest_of
 from modbot.files.shelf import Shelf, ShelfWriter
-from modbot.models.imaging import DEFAULT_LIMITS
-from modbot.models.nudenet import Detector
+from modbot.models.preparation import DEFAULT_LIMITS
 from modbot.models.registry import Installed
-from modbot.models.tagger import Tagger
 from modbot.records.p1 import ImageInfo
 from modbot.records.p2 import Detection
+
+if TYPE_CHECKING:  # they load ONNX Runtime
+    from modbot.models.nudenet import Detector
+    from modbot.models.tagger import Tagger
 
 Scores = NDArray[np.float32]
 

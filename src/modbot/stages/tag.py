@@ -15,14 +15,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from modbot.errors import InputError
-from modbot.fetch.client import Fetcher
 from modbot.fetch.coordinator import Coordinator
 from modbot.fetch.remote import RemoteCoordinator
 from modbot.fetch.store import Store, Stored
@@ -30,10 +29,9 @@ from modbot.files.index_csv import read_rows
 from modbot.files.journal import ShardFiles, digest_of
 from modbot.models.calibration import Calibration
 from modbot.models.decoding import Answer, Decoders
+from modbot.models.execution import Execution
 from modbot.models.preparation import Pixels, Preparation
-from modbot.models.providers import Execution
 from modbot.models.registry import Installed
-from modbot.models.tagger import Tagger, load_tagger
 from modbot.records import jsonl
 from modbot.records.index import IndexRow
 from modbot.records.p1 import Attachment, ImageInfo, Message, P1Record, RecordError, Wd14
@@ -43,6 +41,10 @@ from modbot.stages.fetch import FetchSettings, each, fetcher_of
 from modbot.stages.flow import Meter
 from modbot.stages.kept import Kept, KeptScores, as_kept, kept_scores, packed, unpacked
 from modbot.stages.step import Report, one_line, out_of_memory, shard_work
+
+if TYPE_CHECKING:  # they load aiohttp and ONNX Runtime, which only a worker needs
+    from modbot.fetch.client import Fetcher
+    from modbot.models.tagger import Tagger
 
 REMEMBERED = 1024
 """How many contents a shard remembers, so that a picture posted under many links is judged once."""
@@ -167,6 +169,8 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
 @lru_cache(maxsize=1)
 def _tagger(model: Installed, execution: Execution) -> Tagger:
     """The tagger of this process: loaded once, whatever the number of shards."""
+    from modbot.models.tagger import load_tagger
+
     return load_tagger(model, execution)
 
 
