@@ -123,6 +123,7 @@ def test_days_at_once_are_the_days_one_by_one(day: Day) -> None:
     several = day.ok("scan", "--dates", "2025-10-01..2025-10-03", "--jobs", "2", date=None)
     found = [(untimed(part.findings), part.report.read_bytes(), counted(part.scan_metrics)) for part in parts]
     assert found == expected
+    assert document(day.part.latest_scan) == document(parts[-1].scan_metrics)
     assert several.out.splitlines()[-5:] == one.out.splitlines()[-5:]
     assert several.err == one.err
     assert not leftovers()

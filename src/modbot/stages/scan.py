@@ -225,6 +225,8 @@ def scan_days(jobs: Sequence[ScanJob], crew: Crew, begun: Callable[[], None]) ->
             for job, (scanned, failures) in zip(jobs, crew.do([_Day(job) for job in jobs]), strict=True):
                 job.add_failures(failures)
                 yield scanned
+            # The profile's latest metrics are those of the day that was done last; as one by one, it is the last day.
+            _write_metrics(scanned.metrics, jobs[-1].outputs)
     else:
         for job in jobs:
             yield _scan(job, crew, begun)
@@ -271,9 +273,13 @@ def _scan_held(job: ScanJob, crew: Crew) -> Scanned:
         },
         ruleset=job.book.account(tally.models),
     )
+    _write_metrics(metrics, outputs)
+    return Scanned(tally=tally, metrics=metrics, written=outputs.written(whole=not partial_by), extent=extent)
+
+
+def _write_metrics(metrics: Mapping[str, Any], outputs: Outputs) -> None:
     for path in outputs.metrics:
         write_bytes(path, encode_document(metrics))
-    return Scanned(tally=tally, metrics=metrics, written=outputs.written(whole=not partial_by), extent=extent)
 
 
 @contextmanager
