@@ -26,7 +26,7 @@ from typing import Annotated, Self
 import msgspec
 
 from modbot.errors import InputError, StorageError
-from modbot.files.atomic import TMP_SUFFIX, disk_time, storage_errors
+from modbot.files.atomic import TMP_SUFFIX, disk_time, storage_errors, write_all
 from modbot.files.processes import lives, owner
 
 MAX_BYTES = 50_000_000
@@ -52,6 +52,9 @@ class Stored(msgspec.Struct, frozen=True):
 
     sha256: Annotated[str, msgspec.Meta(pattern=f"^{_DIGEST.pattern}$", max_length=64)]
     bytes: int
+
+
+_stored = msgspec.json.Decoder(Stored)
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -82,9 +85,10 @@ class Store:
         An image that is found is used: its time says so, to an hour.
         """
         try:
-            stored = msgspec.json.decode(self._link(key).read_bytes(), type=Stored)
-            path = self.path(stored.sha256)
-            found = path.stat()
+            with open(self._link(key), "rb", buffering=0) as link:
+                stored = _stored.decode(link.readall())
+            path = self._file(stored.sha256)
+            found = os.stat(path)
             if found.st_size != stored.bytes or (thorough and not self.check(stored.sha256)):
                 return None
             if time.time() - found.st_mtime > USED_S:
@@ -184,7 +188,7 @@ class Store:
         """
         if not _DIGEST.fullmatch(sha256):
             raise InputError(f"{sha256!r} is no hex SHA-256", remedy="Run p1 again: it writes the digests.")
-        return self._root / f"{sha256[:2]}/{sha256}"
+        return Path(self._file(sha256))
 
     def receive(self, key: str, *, limit: int) -> Incoming:
         """A place for the bytes of the attachment `key`, at most `limit` of them."""
@@ -201,20 +205,24 @@ class Store:
                     removed += 1
         return removed
 
-    def _link(self, key: str) -> Path:
-        name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-        return self._root / f"links/{name[:2]}/{name}"
+    def _file(self, sha256: str) -> str:
+        return f"{self._root}/{sha256[:2]}/{sha256}"
 
-    def _new_tmp(self) -> Path:
-        return self._tmp / f"{self._owner}.{secrets.token_hex(8)}{TMP_SUFFIX}"
+    def _link(self, key: str) -> str:
+        name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{self._root}/links/{name[:2]}/{name}"
+
+    def _new_tmp(self) -> str:
+        return f"{self._tmp}/{self._owner}.{secrets.token_hex(8)}{TMP_SUFFIX}"
 
     def _publish_link(self, key: str, stored: Stored) -> None:
         tmp = self._new_tmp()
         try:
-            tmp.write_bytes(msgspec.json.encode(stored))
+            with open(tmp, "wb", buffering=0) as link:
+                write_all(link, msgspec.json.encode(stored))
             _place(tmp, self._link(key))
         except OSError:
-            tmp.unlink(missing_ok=True)
+            _forget(tmp)
             raise
 
     def _is_abandoned(self, tmp: Path, now: float) -> bool:
@@ -255,7 +263,7 @@ class Incoming:
             return
         with storage_errors(self._tmp):
             self._file.close()
-            self._tmp.unlink(missing_ok=True)
+            _forget(self._tmp)
 
     def write(self, data: bytes | bytearray) -> None:
         """Takes the next bytes."""
@@ -265,7 +273,7 @@ class Incoming:
         self._digest.update(data)
         with storage_errors(self._tmp):
             if self._file is None:
-                self._file = self._tmp.open("wb", buffering=0)
+                self._file = open(self._tmp, "wb", buffering=0)  # noqa: SIM115 - `__exit__` closes it
             rest = memoryview(data)
             while rest:  # the disk may take less than it is given
                 rest = rest[self._file.write(rest) :]
@@ -278,7 +286,7 @@ class Incoming:
             if self._file is not None:
                 self._file.close()
             self._store._publish_link(self._key, stored)  # noqa: SLF001 - as above
-            _place(self._tmp, self._store.path(stored.sha256))
+            _place(self._tmp, self._store._file(stored.sha256))  # noqa: SLF001 - as above
         self._file = None
         return stored
 
@@ -299,12 +307,17 @@ def _files_below(folder: Path, name: re.Pattern[str]) -> Iterator[tuple[Path, os
         raise _unreadable(error, folder) from error
 
 
-def _place(tmp: Path, path: Path) -> None:
+def _place(tmp: str, path: str) -> None:
     try:
-        tmp.rename(path)
+        os.rename(tmp, path)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tmp.rename(path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.rename(tmp, path)
+
+
+def _forget(tmp: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(tmp)
 
 
 def _remove(path: Path, damaged: os.stat_result) -> None:
@@ -322,5 +335,5 @@ def _gone(path: Path) -> InputError:
     )
 
 
-def _unreadable(error: OSError, path: Path) -> StorageError:
+def _unreadable(error: OSError, path: Path | str) -> StorageError:
     return StorageError(f"cannot be read ({error.strerror or error})", where=str(path))
