@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modbot.cli.judging import const_option, environment_mode, mode_option
+from modbot.cli.judging import const_option, environment_mode, mode_option, unjudged_option
 from modbot.cli.options import PATH, partition, partition_options
 from modbot.errors import RequestError
 from modbot.files.paths import RULES_FILE
@@ -31,13 +31,7 @@ if TYPE_CHECKING:
 @click.option("--analysis", type=PATH, help="p2 records.  [default: OUT_DIR/profiles/NAME/p2/p2_DAY.jsonl]")
 @mode_option
 @const_option
-@click.option(
-    "--unjudged",
-    type=click.Choice(["red", "orange", "yellow"]),
-    default="yellow",
-    show_default=True,
-    help="Severity of a record that could not be judged.",
-)
+@unjudged_option
 @click.option("--json", "as_json", is_flag=True, help="The explanation as JSON.")
 def explain(
     *,

@@ -92,6 +92,17 @@ def const_option(command: F) -> F:
     )(command)
 
 
+def unjudged_option(command: F) -> F:
+    """`--unjudged`."""
+    return click.option(
+        "--unjudged",
+        type=click.Choice(["red", "orange", "yellow"]),
+        default="yellow",
+        show_default=True,
+        help="Severity of a record that could not be judged.",
+    )(command)
+
+
 def jobs_option(command: F) -> F:
     """`--jobs`: the command gets a number, or None."""
     return click.option(

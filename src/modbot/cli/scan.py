@@ -23,6 +23,7 @@ from modbot.cli.judging import (
     severity_option,
     shares,
     tell_rules,
+    unjudged_option,
 )
 from modbot.cli.options import COUNT, PATH, partition_options
 from modbot.errors import SettingError, UnmetError
@@ -59,13 +60,7 @@ if TYPE_CHECKING:
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out so many findings first.")
 @mode_option
 @const_option
-@click.option(
-    "--unjudged",
-    type=click.Choice(["red", "orange", "yellow"]),
-    default="yellow",
-    show_default=True,
-    help="Severity of a record that could not be judged.",
-)
+@unjudged_option
 @click.option("--allow-legacy", is_flag=True, help="Go on with a rules file that is not version 2.")
 @click.option(
     "--fallback",
