@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,8 @@ def serve(answer: Answer = answer) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     # What a crash leaves would be the size of a picture, and nobody would look at it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with socket.socket(fileno=descriptor) as asker, asker.makefile("rb") as asked:
+    # An asker that is gone, at whatever moment, waits for no answer.
+    with suppress(ConnectionError), socket.socket(fileno=descriptor) as asker, asker.makefile("rb") as asked:
         _mute_libraries()
         asker.sendall(READY)
         while length := asked.read(LENGTH):
