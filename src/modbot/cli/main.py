@@ -116,7 +116,10 @@ def run(*prefix: str) -> NoReturn:
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
         signal.signal(signal.SIGHUP, _stop)
-    sys.exit(main([*prefix, *sys.argv[1:]]))
+    code = main([*prefix, *sys.argv[1:]])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # all is done and told: how it ended is not to be blurred any more
+    sys.exit(code)
 
 
 def _stop(number: int, _: object) -> NoReturn:

@@ -106,6 +106,7 @@ def run_step(
 
     for receipt in receipts.values():
         if receipt is not None:
+            _write_shard_metrics(step, receipt)  # a kill may have come between the two
             board.hear(ShardFinished(receipt=receipt, reused=True))
     try:
         failed = run_shards(due, parallel=parallel, report=hear, tick=tick)
