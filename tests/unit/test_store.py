@@ -145,7 +145,7 @@ def test_whatever_the_moment_of_a_crash_a_stored_image_is_found(store: Store, mo
     for steps in range(3):
         left = [steps]
 
-        def stopping(tmp: Path, path: Path, left: list[int] = left) -> None:
+        def stopping(tmp: str, path: str, left: list[int] = left) -> None:
             if not left[0]:
                 raise KilledError
             left[0] -= 1
