@@ -142,6 +142,10 @@ FACTS = Facts(
         ("const_WD14_QUES", 0.35),
         ("const_WD14_EXPL", 0.2),
         ("const_mine", 0.125),
+        ("max(const_mine)", 0.125),
+        ("max(const_WD14_QUES)", 0.35),
+        ("min(const_WD14_QUES)", 0.35),
+        ("sum(const_WD14_QUES, const_mine)", 0.475),
     ],
 )
 def test_what_an_expression_is_worth(expression: str, worth: float) -> None:

@@ -266,7 +266,8 @@ class _Binder:
         group = _group_name(argument)
         if group is None:
             return False
-        return group in self._scope.groups or isinstance(argument, syntax.Literally) or not self._is_identifier(group)
+        named = isinstance(argument, syntax.Name) and self._is_identifier(argument.name)
+        return group in self._scope.groups or not named
 
     def _is_identifier(self, name: str) -> bool:
         return name in self._scope.lost_features or self._scope.has(name)
