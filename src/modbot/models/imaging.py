@@ -62,6 +62,12 @@ _WITH_FRAMES = frozenset({"GIF", "WEBP", "PNG", "TIFF", "AVIF"})
 # Formats whose header says how many frames follow, so that missing ones are noticed.
 _COUNTED = frozenset({"WEBP", "PNG", "AVIF"})
 
+_GIF_TRAILER = ord(";")
+_TIFF_PIECES = (
+    (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.STRIPBYTECOUNTS),
+    (TiffImagePlugin.TILEOFFSETS, TiffImagePlugin.TILEBYTECOUNTS),
+)
+
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
 _EXIF_TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -82,6 +88,8 @@ _BAND = 256
 LONGEST_SIDE = 8192
 """Beyond this a picture is shrunk before it is padded to a square, which would need more memory than the picture."""
 
+# Pictures that are made by machines carry how they were made, which can be more than the megabyte that Pillow allows.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
@@ -277,7 +285,8 @@ class _Reading:
     """
 
     def __init__(self, data: bytes, limits: Limits, *, lenient: bool, reduced_to: int | None = None) -> None:
-        self._image = _open(data, limits.pixels)
+        self._data = BytesIO(data)
+        self._image = _open(self._data, limits.pixels)
         self._reduced_from: tuple[int, int] | None = None
         if reduced_to is not None and isinstance(self._image, JpegImagePlugin.JpegImageFile):
             self._reduced_from = self._image.size
@@ -302,6 +311,7 @@ class _Reading:
             if self.count and (self.count >= self._limits.frames or pixels > self._limits.animation_pixels):
                 self.partial = True
                 return
+            self.partial |= self.format == "TIFF" and _reaches_beyond(self._image, len(self._data.getbuffer()))
             try:
                 picture = self._render()
             except DecodeError:
@@ -330,13 +340,17 @@ class _Reading:
             with _pillow_errors():
                 self._image.seek(self.count)
         except EOFError:
-            self.partial |= self.format in _COUNTED
+            self.partial |= self.format in _COUNTED or (self.format == "GIF" and not self._at_trailer())
             return False
         except DecodeError:
             if not self._lenient:
                 raise
             return False
         return True
+
+    def _at_trailer(self) -> bool:
+        """Whether what was read last says that the GIF ends here, and not only its bytes."""
+        return self._data.getbuffer()[self._data.tell() - 1] == _GIF_TRAILER
 
     def _render(self) -> Picture:
         with _pillow_errors(eof="the frame ends early"):
@@ -350,12 +364,13 @@ class _Reading:
             return picture.copy() if picture is self._image and self._frames_follow() else picture
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
+def _open(file: BytesIO, max_pixels: int) -> Image.Image:
     """The file's header. Nothing is decoded yet."""
     try:
         with _pillow_errors():
-            image = Image.open(BytesIO(data), formats=FORMATS)
+            image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
+        data = file.getvalue()
         if _looks_like_image(data):
             raise DecodeError("decode_failed", "the file begins as an image, but its header is broken") from None
         detail = "the file is empty" if not data else f"none of the formats that are read ({', '.join(FORMATS)})"
@@ -373,6 +388,19 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         size = f"{image.width} x {image.height} pixels"
         raise DecodeError("too_large", f"{size} are more than the {max_pixels:,} that are decoded")
+
+
+def _reaches_beyond(image: Image.Image, size: int) -> bool:
+    """Whether a strip or tile of the TIFF page ends beyond the file; its decoders may fill in what they miss."""
+    tags = getattr(image, "tag_v2", {})
+    try:
+        return any(
+            offset + count > size
+            for offsets, counts in _TIFF_PIECES
+            for offset, count in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False)
+        )
+    except (TypeError, ValueError, SyntaxError):
+        return True
 
 
 def _orientation(image: Image.Image) -> int:
@@ -478,8 +506,10 @@ def _pillow_errors(*, eof: str | None = None) -> Iterator[None]:
         if eof is None:
             raise
         raise DecodeError("decode_failed", eof) from error
-    except (Image.DecompressionBombError, MemoryError) as error:
-        raise DecodeError("too_large", str(error) or "it does not fit into memory") from error
+    except Image.DecompressionBombError as error:
+        raise DecodeError("too_large", "its header claims far more pixels than are decoded") from error
+    except MemoryError as error:
+        raise DecodeError("too_large", "it does not fit into memory") from error
     except Exception as error:
         raise DecodeError("decode_failed", f"{error}".partition("\n")[0] or type(error).__name__) from error
 
