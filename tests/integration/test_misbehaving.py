@@ -195,7 +195,7 @@ def test_nothing_of_ours_goes_to_another_host(server: Misbehaving, tmp_path: Pat
 @pytest.fixture
 def two_addresses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Misbehaving]:
     """A server under two addresses, of which 127.0.0.2 counts as public."""
-    monkeypatch.setattr("modbot.fetch.hosts.is_public", lambda address: address == "127.0.0.2")
+    monkeypatch.setattr("modbot.fetch.resolver.is_public", lambda address: address == "127.0.0.2")
     with Misbehaving(addresses=("127.0.0.1", "127.0.0.2")) as running:
         yield running
 
