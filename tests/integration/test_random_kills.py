@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -177,29 +177,6 @@ def _kill_leader(process: subprocess.Popen[str]) -> None:
     process.kill()
 
 
-class FullDisk:
-    """A small disk that is filled up, and kept full until the process has ended."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self, process: subprocess.Popen[str]) -> None:
-        ballast = self.folder / "ballast"
-        with ballast.open("wb") as file:
-            while process.poll() is None:
-                for size in (1 << 20, 1 << 12):
-                    _grow(file.fileno(), size)
-                time.sleep(0.002)
-        ballast.unlink()
-
-
-def _grow(file: int, size: int) -> None:
-    """Makes a file larger, `size` bytes at a time, until the disk has no more."""
-    with suppress(OSError):
-        while True:
-            os.posix_fallocate(file, os.fstat(file).st_size, size)
-
-
 Disturbance = Callable[[subprocess.Popen[str]], None]
 KILLED: dict[str, Disturbance] = {"killed": _kill_tree, "its leader killed": _kill_leader}
 STOPPED: dict[str, Disturbance] = {
@@ -236,25 +213,13 @@ class Log:
         assert self.leftovers == []
 
 
-def _disturb(
-    calm: Calm,
-    log: Log,
-    chance: random.Random,
-    *,
-    kinds: Mapping[str, Disturbance],
-    times: int,
-    place: Callable[[RealDay], None] = lambda _: None,
-) -> None:
-    """Disturbs days of a phase, `times` in all, each day a few times in a row, and looks at what they leave.
-
-    `place` puts a day elsewhere before it begins.
-    """
+def _disturb(calm: Calm, log: Log, chance: random.Random, *, kinds: Mapping[str, Disturbance], times: int) -> None:
+    """Disturbs days of a phase, `times` in all, each day a few times in a row, and looks at what they leave."""
     seconds, expected = calm.of(log.phase)
     while log.disturbed.total() < times:
         log.days += 1
-        assert log.days <= times + 10, f"hardly a run is still under way when it is to be disturbed: {log}"
+        assert log.days <= 3 * times + 10, f"hardly a run is still under way when it is to be disturbed: {log}"
         day = calm.day(f"{log.phase} {'-'.join(kinds)} {log.days}", log.phase)
-        place(day)
         stored: set[str] = set()
         for _ in range(min(IN_A_ROW, times - log.disturbed.total())):
             process, begin = _start(day, log.phase)
@@ -262,35 +227,42 @@ def _disturb(
             kind, lines = chance.choice([*kinds]), _lines(day)
             happened = _happen(process, kind, kinds[kind], log)
             log.lost += max(0, lines - _lines(day))
-            log.refetched += len(_fetched(day) & stored)
-            stored = day.stored_links()
-            day.server.gets.clear()
+            stored = _note_fetched(day, log, stored)
             if not happened:
                 break
-        day.run(*PHASES[log.phase].command)
-        log.refetched += len(_fetched(day) & stored)
-        log.differing += PHASES[log.phase].left(day) != expected
-        _count_rows(day, log)
-        log.leftovers += map(str, day.leftovers())
-        shutil.rmtree(day.root)
+        _end(day, log, stored, expected)
 
 
-CODES = {"SIGTERM": 130, "SIGHUP": 130, "full disk": 1}
-"""What a run that could end by itself ends with."""
+def _note_fetched(day: RealDay, log: Log, stored: set[str]) -> set[str]:
+    """Counts what was asked for although it was stored; gives what is stored now."""
+    log.refetched += len(_fetched(day) & stored)
+    day.server.gets.clear()
+    return day.stored_links()
+
+
+def _end(day: RealDay, log: Log, stored: set[str], expected: object) -> None:
+    """Lets a day's phase end in peace, and looks at what it leaves."""
+    day.run(*PHASES[log.phase].command)
+    _note_fetched(day, log, stored)
+    log.differing += PHASES[log.phase].left(day) != expected
+    _count_rows(day, log)
+    log.leftovers += map(str, day.leftovers())
+    shutil.rmtree(day.root)
 
 
 def _happen(process: subprocess.Popen[str], kind: str, disturb: Disturbance, log: Log) -> bool:
-    """Lets it happen to a process that may have ended; gives whether it had not, or took no notice at its very end."""
-    family = [process.pid, *descendants(process.pid)] if process.poll() is None else []
+    """Lets it happen to a process; gives whether that had not ended, nor was at its very end."""
+    family = [process.pid, *descendants(process.pid)]
     begin = time.monotonic()
-    disturb(process)
+    if process.poll() is None:
+        disturb(process)
     _, told = process.communicate(timeout=60)
     took = time.monotonic() - begin
     until(lambda: not any(_runs(pid) for pid in family), seconds=5)
     if process.returncode == 0:
         return False
-    if kind in CODES:
-        assert process.returncode == CODES[kind], told
+    if kind in STOPPED:
+        assert process.returncode == 130, told
         assert "Traceback" not in told
         assert took < 5, f"{kind}: {took:.1f} s to the end"
         log.slowest_end = max(log.slowest_end, took)
@@ -347,33 +319,87 @@ def test_told_to_stop_at_any_moment(phase: str, calm: Calm, capsys: pytest.Captu
     log.require_nothing_lost()
 
 
+class SmallDisk:
+    """A disk of its own, which has as much room as it is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def free(self) -> int:
+        room = os.statvfs(self._folder)
+        return room.f_bavail * room.f_frsize
+
+    def take(self, day: RealDay) -> None:
+        """Lets a day that has not begun stand on this disk."""
+        for name in ("out", "cache"):
+            there, here = day.root / name, self._folder / name
+            shutil.rmtree(here, ignore_errors=True)
+            there.mkdir(exist_ok=True)
+            shutil.move(there, here)
+            there.symlink_to(here)
+
+    @contextmanager
+    def with_room_for(self, size: int) -> Iterator[None]:
+        ballast = self._folder / "ballast"
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, self.free - size))
+        yield
+        ballast.unlink()
+
+
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("needs the right to mount a disk of its own")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)  # noqa: S607 - the system's own
+    yield SmallDisk(folder)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S607 - the system's own
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("phase", PHASES)
-def test_the_disk_fills_up_at_any_moment(
-    phase: str, calm: Calm, small_disk: Path, capsys: pytest.CaptureFixture[str]
+def test_the_disk_fills_up_at_any_byte(
+    phase: str, calm: Calm, small_disk: SmallDisk, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def place(day: RealDay) -> None:
-        for folder in ("out", "cache"):
-            (day.root / folder).mkdir(exist_ok=True)
-            shutil.rmtree(small_disk / folder, ignore_errors=True)
-            shutil.move(day.root / folder, small_disk / folder)
-            (day.root / folder).symlink_to(small_disk / folder)
-
-    log = Log(phase)
-    _disturb(calm, log, _chance(phase), kinds={"full disk": FullDisk(small_disk)}, times=4, place=place)
+    """How much room there is decides how far a run comes: at random, from none to what it needs."""
+    log, chance = Log(phase), _chance(phase)
+    _, expected = calm.of(phase)
+    needed = _needed(calm, phase)
+    for log.days in range(1, 4):
+        day = calm.day(f"{phase} on a small disk {log.days}", phase)
+        small_disk.take(day)
+        stored: set[str] = set()
+        for _ in range(IN_A_ROW):
+            with small_disk.with_room_for(int(chance.uniform(0, needed))):
+                process, _ = _start(day, phase)
+                _, told = process.communicate(timeout=60)
+            stored = _note_fetched(day, log, stored)
+            if process.returncode == 0:
+                break
+            assert (process.returncode, "the disk is full" in told, "Traceback" in told) == (1, True, False), told
+            log.disturbed["full disk"] += 1
+        _end(day, log, stored, expected)
     _tell(capsys, log)
+    assert log.disturbed.total() > 0
     log.require_nothing_lost()
+
+
+def _needed(calm: Calm, phase: str) -> int:
+    """So many bytes are there more after a phase than before it."""
+    before = calm.day(f"{phase} to be measured", phase)
+    first = _size(before)
+    before.run(*PHASES[phase].command)
+    second = _size(before)
+    shutil.rmtree(before.root)
+    return second - first
+
+
+def _size(day: RealDay) -> int:
+    files = (file for folder in ("out", "cache") for file in (day.root / folder).rglob("*") if file.is_file())
+    return sum(file.stat().st_blocks * 512 for file in files)
 
 
 def _chance(*seed: object) -> random.Random:
