@@ -37,6 +37,9 @@ START_SECONDS = 60.0
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON", "TMPDIR", "VIRTUAL_ENV")
 """What a decoder inherits, by how the names begin: whatever takes it over finds no token there."""
 
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""The libraries that decode use one core each; the threads that numpy would start only take address space."""
+
 
 class Bounds(msgspec.Struct, frozen=True):
     """What one image may take: `seconds` of time, and `memory`, bytes of address space of the process that decodes it.
@@ -254,11 +257,14 @@ class _Decoder:
     def _start(self) -> None:
         self._socket, far = socket.socketpair()
         arguments = [str(far.fileno()), str(os.getpid()), str(self._bounds.memory)]
-        inherited = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
+        environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
         with far:
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - this Python, and numbers
-                    [*self._command, *arguments], pass_fds=[far.fileno()], env=inherited, stdin=subprocess.DEVNULL
+                    [*self._command, *arguments],
+                    pass_fds=[far.fileno()],
+                    env=environment | _ONE_THREAD,
+                    stdin=subprocess.DEVNULL,
                 )
             except OSError as error:
                 self._socket.close()
