@@ -6,22 +6,17 @@ python -m bench.fetch [FILES] [KILOBYTES]
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
-import multiprocessing
-import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import aiohttp
-from aiohttp import web
-
+from bench.baselines.fetch_bare import CONCURRENCY, bare, in_parallel, run_server, start
 from modbot.fetch.client import Fetcher
 from modbot.fetch.coordinator import Coordinator, LocalCoordinator
 from modbot.fetch.hosts import HostPolicy
@@ -29,50 +24,8 @@ from modbot.fetch.remote import RemoteCoordinator, serve
 from modbot.fetch.store import Store, Stored
 from modbot.records.index import IndexRow
 
-CONCURRENCY = 24
 ROUNDS = 5
-
-
-def run_server(ready: Connection, size: int) -> None:
-    """Hands out a distinct body of `size` bytes under every path, until killed."""
-    filler = os.urandom(size)
-
-    async def handle(request: web.Request) -> web.Response:
-        return web.Response(body=request.path.encode().ljust(64) + filler[64:])
-
-    async def main() -> None:
-        app = web.Application()
-        app.router.add_get("/{path:.*}", handle)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        ready.send(runner.addresses[0][1])
-        await asyncio.Event().wait()
-
-    asyncio.run(main())
-
-
-async def in_parallel(work: Callable[[str], Awaitable[object]], urls: list[str]) -> None:
-    """`work` on every link, CONCURRENCY at once."""
-    left = iter(urls)
-
-    async def one_after_another() -> None:
-        for url in left:
-            await work(url)
-
-    await asyncio.gather(*(one_after_another() for _ in range(CONCURRENCY)))
-
-
-async def bare(urls: list[str], folder: Path) -> None:
-    """The least that fetching can be."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-
-        async def fetch(url: str) -> None:
-            async with session.get(url) as response:
-                data = await response.read()
-            (folder / hashlib.sha256(data).hexdigest()).write_bytes(data)
-
-        await in_parallel(fetch, urls)
+BAR = 0.7
 
 
 async def modbot(urls: list[str], folder: Path, coordinator: Coordinator) -> None:
@@ -107,17 +60,8 @@ def run_coordinator(pipe: Connection) -> None:
         pipe.recv()
 
 
-def start(target: Callable[..., None], *args: object) -> tuple[multiprocessing.Process, Connection]:
-    """A process of its own, and the pipe to it."""
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.Process(target=target, args=(theirs, *args), daemon=True)
-    process.start()
-    return process, ours
-
-
-def main(files: int = 2_000, kilobytes: int = 100) -> None:
-    """Prints each way's median of ROUNDS, taken in turn, after one round that makes the folders."""
-    multiprocessing.set_start_method("spawn")
+def main(files: int = 2_000, kilobytes: int = 100) -> int:
+    """Prints each way's median of ROUNDS, taken in turn after one that makes the folders; 1: the bar is missed."""
     server, port_pipe = start(run_server, kilobytes * 1_000)
     parent, socket_pipe = start(run_coordinator)
     port = port_pipe.recv()
@@ -142,7 +86,10 @@ def main(files: int = 2_000, kilobytes: int = 100) -> None:
     for name, median in medians.items():
         each = " ".join(f"{value:.0f}" for value in rates[name][1:])
         print(f"{name:<8}{median:6.0f} files/s  {median / medians['bare']:4.2f} x  ({each})")
+    ratio = medians["remote"] / medians["bare"]
+    print(f"remote: {ratio:.2f} x of bare (bar: {BAR} x)")
+    return int(ratio < BAR)
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:]))
+    sys.exit(main(*(int(argument) for argument in sys.argv[1:])))

@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -252,7 +252,9 @@ def _end(day: RealDay, log: Log, stored: set[str], expected: object) -> None:
 
 def _happen(process: subprocess.Popen[str], kind: str, disturb: Disturbance, log: Log) -> bool:
     """Lets it happen to a process; gives whether that had not ended, nor was at its very end."""
-    family = [process.pid, *descendants(process.pid)]
+    family = [process.pid]
+    with suppress(FileNotFoundError):  # one of them ends while we look
+        family += descendants(process.pid)
     begin = time.monotonic()
     if process.poll() is None:
         disturb(process)
