@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 from shutil import rmtree
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 DATE = "2025-10-01"
 SHARDS = 2
+_PR_SET_CHILD_SUBREAPER = 36
 MODBOT = (sys.executable, "-m", "modbot.cli.main")
+
+
+class Rate(NamedTuple):
+    """Images a second, seconds of processor time an image of all processes, and the long day's `stages`."""
+
+    images: float
+    seconds: float
+    stages: dict[str, Any]
 
 
 class StoreDays:
@@ -51,12 +62,17 @@ class StoreDays:
         for day in self._counts:
             self._tag(day, model, parallel=SHARDS)
 
-    def rate(self, model: str, *, parallel: int, cores: int) -> tuple[float, dict[str, Any]]:
-        """Images a second of `parallel` processes on so many cores, and the metrics of the long day."""
+    def rate(self, model: str, *, parallel: int, cores: int) -> Rate:
+        """What `parallel` processes do on so many cores."""
         with only(cores):
-            short, long = (self._tag(day, model, parallel=parallel) for day in self._counts)
+            used = [processor_time()]
+            walls = []
+            for day in self._counts:
+                metrics = self._tag(day, model, parallel=parallel)
+                walls.append(metrics["wall_time_s"])
+                used.append(processor_time())
         more = self._counts["long"] - self._counts["short"]
-        return more / (long["wall_time_s"] - short["wall_time_s"]), long
+        return Rate(more / (walls[1] - walls[0]), (used[2] - 2 * used[1] + used[0]) / more, metrics["stages"])
 
     def first_line(self, model: str) -> float:
         """Seconds from the start of p1 over the long day to the first line of a journal; the run goes on to its end."""
@@ -105,6 +121,17 @@ class StoreDays:
         done = subprocess.run(command, cwd=self._root, env=self._env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr.strip()}")
+
+
+def processor_time() -> float:
+    """Seconds of all processes that this one started and that have ended, and of those that these left behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)  # whoever is left behind becomes a child of this process
+    sleep(0.3)  # they end on their own, a moment later
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    usage = getrusage(RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @contextmanager
