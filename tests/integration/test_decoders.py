@@ -20,7 +20,8 @@ from PIL import Image
 
 from modbot.errors import ModbotError
 from modbot.models.decoder import prepare
-from modbot.models.decoding import COMMAND, Answer, Bounds, Decoders, PreparedImage
+from modbot.models.decoder_process import COMMAND, start_spare
+from modbot.models.decoding import Answer, Bounds, Decoders, PreparedImage
 from modbot.models.imaging import decode, phash
 from modbot.models.preparation import BlackCorner, Preparation, SqueezedJpeg, WhiteSquare
 from modbot.records.p1 import RecordError
@@ -109,6 +110,19 @@ def test_an_image_comes_as_it_would_in_this_process(pools: Pools, preparation: P
         single = pool.decoders.frame(*pool.stored(data), preparation, index=wanted.frames[-1].index).result()
         assert isinstance(single, PreparedImage)
         assert np.array_equal(single.frames[0].pixels, answer.frames[-1].pixels)
+
+
+def test_a_decoder_that_was_started_ahead_is_taken(pools: Pools) -> None:
+    start_spare()
+    ahead = list(descendants(os.getpid()))
+    assert len(ahead) == 1
+    own = pools(command=MISBEHAVING)  # another command, another decoder
+    assert works(own)
+    assert len(list(descendants(os.getpid()))) == 2
+    pool = pools(2, command=COMMAND)
+    assert works(pool)
+    assert len(list(descendants(os.getpid()))) == 3
+    assert set(ahead) < set(descendants(os.getpid()))
 
 
 def test_bytes_that_are_not_there_or_not_what_their_digest_says_are_none(pools: Pools) -> None:

@@ -30,18 +30,24 @@ def cores_each(parallel: int, jobs: int) -> int:
 
 
 def run_shards(
-    jobs: Sequence[ShardJob], *, parallel: int, report: Report, tick: Callable[[], None] = lambda: None
+    jobs: Sequence[ShardJob],
+    *,
+    parallel: int,
+    report: Report,
+    tick: Callable[[], None] = lambda: None,
+    first: Callable[[], None] | None = None,
 ) -> list[str]:
     """Runs every job in one of `parallel` processes, and gives the names of the shards that did not finish.
 
     A shard whose process dies is begun again behind its journal, three times in all. An error that is not the shard's
     alone (a full disk, a model that is not there, a stopped budget) ends the run; what was finished is kept. `tick` is
-    called in between, twice a second; what it raises ends the run, too.
+    called in between, twice a second; what it raises ends the run, too. `first` is what a worker does before it loads
+    what its jobs need; a function that can be pickled.
 
     Raises:
         ModbotError: what ended the run.
     """
-    pool = _Pool(jobs, report, tick)
+    pool = _Pool(jobs, report, tick, first)
     try:
         pool.run(min(parallel, len(jobs)))
     finally:
@@ -52,10 +58,10 @@ def run_shards(
 class _Worker:
     """One worker process, and the shard that it is at."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Callable[[], None] | None) -> None:
         context = mp.get_context("spawn")
         self.pipe, far = context.Pipe()
-        self.process: SpawnProcess = context.Process(target=_work, args=(far, os.getpid()), daemon=True)
+        self.process: SpawnProcess = context.Process(target=_work, args=(far, os.getpid(), first), daemon=True)
         self.process.start()
         far.close()
         self.job: ShardJob | None = None
@@ -77,12 +83,19 @@ class _Worker:
 class _Pool:
     """The shards that wait, the workers, and how often each shard was begun."""
 
-    def __init__(self, jobs: Sequence[ShardJob], report: Report, tick: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[ShardJob],
+        report: Report,
+        tick: Callable[[], None],
+        first: Callable[[], None] | None,
+    ) -> None:
         self._waiting = deque(jobs)
         self._begun = Counter[str]()
         self._workers: list[_Worker] = []
         self._report = report
         self._tick = tick
+        self._first = first
         self.failed: list[str] = []
 
     def run(self, size: int) -> None:
@@ -104,7 +117,7 @@ class _Pool:
             worker.end()
 
     def _hire(self) -> None:
-        worker = _Worker()
+        worker = _Worker(self._first)
         self._workers.append(worker)
         self._occupy(worker)
 
@@ -144,12 +157,14 @@ class _Pool:
             self._hire()
 
 
-def _work(pipe: Connection[Any, ShardJob], parent: int) -> None:
+def _work(pipe: Connection[Any, ShardJob], parent: int, first: Callable[[], None] | None) -> None:
     """The life of a worker process: a job, its events and its outcome, the next job, until the parent is gone."""
     end_with(parent)
     give_large_blocks_back()
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the parent ends us
         signal.signal(number, signal.SIG_IGN)
+    if first is not None:
+        first()
     while True:
         try:
             job = pipe.recv()

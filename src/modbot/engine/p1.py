@@ -21,6 +21,7 @@ from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE, Partition
 from modbot.files.shards import find_set
 from modbot.models.calibration import Calibration, read_calibration
+from modbot.models.decoder_process import start_spare
 from modbot.models.execution import Execution
 from modbot.models.registry import Installed, locate
 from modbot.records import jsonl
@@ -218,6 +219,7 @@ def _tag(
             settings=_shown(request, vocabulary),
             shard_metrics=outputs.shard_metrics,
             merge=lambda: merge_p1([job.files.lines for job in jobs], outputs.merged, rows=rows),
+            first=start_spare,
         )
         outcome = run_step(
             step,

@@ -109,7 +109,7 @@ def run_step(
             _write_shard_metrics(step, receipt)  # a kill may have come between the two
             board.hear(ShardFinished(receipt=receipt, reused=True))
     try:
-        failed = run_shards(due, parallel=parallel, report=hear, tick=tick)
+        failed = run_shards(due, parallel=parallel, report=hear, tick=tick, first=step.first)
     except BaseException:
         board.stop()
         raise

@@ -109,6 +109,7 @@ def serve(answer: Answer = answer) -> None:
     # An asker that is gone, at whatever moment, waits for no answer.
     with suppress(ConnectionError), socket.socket(fileno=descriptor) as asker, asker.makefile("rb") as asked:
         _mute_libraries()
+        imaging.warm_up()
         asker.sendall(READY)
         while length := asked.read(LENGTH):
             reply, pixels = answer(requests.decode(asked.read(int.from_bytes(length, "big"))))

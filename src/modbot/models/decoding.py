@@ -8,15 +8,11 @@ replaced; its image becomes an error.
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Annotated
@@ -25,30 +21,22 @@ import msgspec
 import numpy as np
 
 from modbot.errors import ModbotError
+from modbot.models.decoder_process import COMMAND, MEMORY, started
 from modbot.models.preparation import Pixels, Preparation, PreparedFrame
 from modbot.records.p1 import ImageInfo, RecordError
 
-COMMAND = (sys.executable, "-P", "-m", "modbot.models.decoder")
-"""Starts a decoder. Not even the working directory's modules are its own (-P)."""
-
 START_SECONDS = 60.0
 """How long a decoder may take until it is ready to be asked."""
-
-_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON", "TMPDIR", "VIRTUAL_ENV")
-"""What a decoder inherits, by how the names begin: whatever takes it over finds no token there."""
-
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""The libraries that decode use one core each; the threads that numpy would start only take address space."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
     """What one image may take: `seconds` of time, and `memory`, bytes of address space of the process that decodes it.
 
-    Pictures of 100 million pixels took 0.9 to 1.8 GB, by format, and up to 8 s (all but 32 bit samples: 3.5 GB).
+    Pictures of 100 million pixels took up to 8 s.
     """
 
     seconds: float = 60.0
-    memory: int = 2_500_000_000
+    memory: int = MEMORY
 
 
 DEFAULT_BOUNDS = Bounds()
@@ -212,7 +200,7 @@ class _Decoder:
     def __init__(self, command: Sequence[str], bounds: Bounds) -> None:
         self._command = command
         self._bounds = bounds
-        self._start()
+        self._process = started(command, bounds.memory)
 
     def ask(self, request: Request) -> Answer:
         """The answer to a request.
@@ -221,13 +209,14 @@ class _Decoder:
             _CrashedError: the process ended instead.
             ModbotError: it does not start.
         """
-        if self._process.poll() is not None:
-            self._start()
+        if not self._process.lives:
+            self.end()
+            self._process = started(self._command, self._bounds.memory)
         self._await_ready()
         deadline = time.monotonic() + self._bounds.seconds
         try:
-            self._socket.settimeout(self._bounds.seconds)
-            self._socket.sendall(framed(request))
+            self._process.socket.settimeout(self._bounds.seconds)
+            self._process.socket.sendall(framed(request))
             length = int.from_bytes(self._receive(LENGTH, deadline), "big")
             reply = _replies.decode(self._receive(min(length, _LONGEST), deadline).data)
             return self._answer(request, reply, deadline)
@@ -235,8 +224,8 @@ class _Decoder:
             self.end()
             return _failed(f"took longer than {self._bounds.seconds:g} s")
         except (EOFError, ConnectionError, msgspec.DecodeError):
-            self.end(patience=1)
-            raise _CrashedError(self._manner()) from None
+            self._process.end(patience=1)
+            raise _CrashedError(self._process.manner()) from None
 
     def ask_again(self, request: Request) -> Answer:
         """As `ask`, in a new process; that it ends as well is an answer."""
@@ -246,51 +235,30 @@ class _Decoder:
         except _CrashedError as error:
             return _failed(f"the decoder {error}")
 
-    def end(self, *, patience: float = 0) -> None:
-        """Ends the process, whatever it is at; with `patience`, it has so many seconds to end in its own manner."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(patience)
-        self._process.kill()
-        self._process.wait()
-        self._socket.close()
-
-    def _start(self) -> None:
-        self._socket, far = socket.socketpair()
-        arguments = [str(far.fileno()), str(os.getpid()), str(self._bounds.memory)]
-        environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
-        with far:
-            try:
-                self._process = subprocess.Popen(  # noqa: S603 - this Python, and numbers
-                    [*self._command, *arguments],
-                    pass_fds=[far.fileno()],
-                    env=environment | _ONE_THREAD,
-                    stdin=subprocess.DEVNULL,
-                )
-            except OSError as error:
-                self._socket.close()
-                raise ModbotError(f"a decoder process cannot be started ({error.strerror})") from error
-        self._ready = False
+    def end(self) -> None:
+        """Ends the process, whatever it is at."""
+        self._process.end()
 
     def _await_ready(self) -> None:
-        if self._ready:
+        if self._process.ready:
             return
         try:
             self._receive(len(READY), time.monotonic() + START_SECONDS)
         except (EOFError, ConnectionError):
-            self.end(patience=1)
-            raise ModbotError(f"a decoder process did not start: it {self._manner()}") from None
+            self._process.end(patience=1)
+            raise ModbotError(f"a decoder process did not start: it {self._process.manner()}") from None
         except TimeoutError:
-            self.end()
+            self._process.end()
             raise ModbotError(f"a decoder process did not start within {START_SECONDS:g} s") from None
-        self._ready = True
+        self._process.ready = True
 
     def _receive(self, size: int, deadline: float) -> Pixels:
         """The next `size` bytes. Raises EOFError where there are no more, TimeoutError after the deadline."""
         received = np.empty(size, np.uint8)
         rest = received.data
         while rest:
-            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
-            count = self._socket.recv_into(rest)
+            self._process.socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            count = self._process.socket.recv_into(rest)
             if not count:
                 raise EOFError
             rest = rest[count:]
@@ -310,11 +278,6 @@ class _Decoder:
             PreparedFrame(head.index, head.width, head.height, own) for head, own in zip(heads, pixels, strict=True)
         ]
         return PreparedImage(frames=frames, phash=reply.phash, info=reply.info)
-
-    def _manner(self) -> str:
-        """How the process ended."""
-        code = self._process.returncode
-        return f"crashed (signal {-code})" if code < 0 else f"ended (exit code {code})"
 
 
 def _failed(detail: str) -> RecordError:

@@ -175,6 +175,11 @@ def phash(picture: Picture) -> str:
     return str(imagehash.phash(picture))
 
 
+def warm_up() -> None:
+    """Loads what the first hash would load (SciPy), while nobody waits for it."""
+    phash(Image.new("RGB", (1, 1)))
+
+
 def bounded(picture: Picture) -> Picture:
     """The picture, its longer side at most LONGEST_SIDE."""
     longest = max(picture.size)

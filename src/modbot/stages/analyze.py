@@ -21,6 +21,7 @@ from modbot.fetch.store import Store
 from modbot.files.journal import JournalLine, ShardFiles, decode_line, digest_of
 from modbot.files.paths import Partition
 from modbot.files.shards import ShardSet
+from modbot.models.decoder_process import start_spare
 from modbot.models.decoding import Answer, Decoders
 from modbot.models.execution import Execution
 from modbot.models.preparation import PreparedFrame
@@ -178,6 +179,7 @@ def plan(
         settings=shown,
         shard_metrics=partition.shard_metrics("p2"),
         merge=lambda: merge_in_order([job.files.lines for job in jobs], partition.merged("p2"), rows=rows),
+        first=start_spare if detecting.model else None,
     )
 
 

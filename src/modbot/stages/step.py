@@ -68,6 +68,8 @@ class Step:
     """The folder of the metrics of each shard; None: none are written."""
     merge: Callable[[], int]
     """Merges the finished shards, gives the number of records. Raises IncompleteError if rows are not there once."""
+    first: Callable[[], None] | None = None
+    """What a worker does before it loads what the jobs need; a function that can be pickled."""
 
 
 class ShardWork:
