@@ -56,6 +56,7 @@ def look_up(folder: Path, count: int) -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = perf_counter()
     with Shelf(folder) as kept:
+        kept.refresh()
         opened = perf_counter() - started
         asked = [digest(number) for number in range(0, count, max(1, count // ASKED))]
         found = sum(kept.get(name) is not None for name in asked)

@@ -197,7 +197,8 @@ def test_a_dry_run_says_what_there_is_and_sends_nothing(day: RealDay, server: Sa
     _split(day, [*links[:5], *signed, *expired, "no link at all", "file:///x.png"], channel_id="5", message_id="6")
     out = day.run("fetch", "--dry-run", "--qps", "2").stdout
     assert out.splitlines() == [
-        "12 links: 9 distinct attachments, 2 that cannot be fetched",
+        "12 links: 9 distinct attachments, 2 that cannot be fetched (bad_row 1, forbidden_host 1)",
+        "forbidden_host: name further hosts to fetch from with --allow-host or MODBOT_ALLOW_HOSTS",
         "3 stored, 6 not",
         "3 links have expired: set DISCORD_BOT_TOKEN for fresh links",
         "3 requests: about 2 s at 2/s, 24 at once",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from samples.make import write_pictures
 from samples.server import SampleServer
 from tests.real_day import RealDay, kill_group, until
 from tests.tiny_models import build, padded
@@ -23,19 +21,6 @@ groups:
 rules:
   - {{id: any, severity: yellow, when: score("nude") > 0.5}}
 """
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("samples") / "images"
-    write_pictures(folder, with_largest=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(images: Path) -> Iterator[SampleServer]:
-    with SampleServer(images) as running:
-        yield running
 
 
 @pytest.fixture
@@ -77,6 +62,7 @@ def test_another_model_or_number_of_frames_is_another_matter(day: RealDay) -> No
     p1(day)
     assert p1(day, "--model", "tiny")[1]["inferred"] > 20
     assert p1(day, "--model", "tiny", "--frames", "2")[1]["inferred"] > 20
+    assert p1(day, "--model", "tiny", "--fast-decode")[1]["inferred"] > 20
     assert p1(day, "--model", "tiny")[1]["inferred"] == 0
 
 

@@ -6,28 +6,14 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from modbot.records.index import attachment_key
-from samples.make import MISSING, write_pictures
+from samples.make import MISSING
 from samples.server import SampleServer
 from tests.real_day import RealDay, descendants, kill_group, until
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("samples") / "images"
-    write_pictures(folder, with_largest=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(images: Path) -> Iterator[SampleServer]:
-    with SampleServer(images) as running:
-        yield running
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modbot.records.evidence import read
+from modbot.records.finding import UNJUDGED
 from modbot.rules import Mode, load_rules
 from modbot.signals import SignalConfig
 from modbot.stages.hashlists import HashList, HashLists
 from modbot.stages.judge import RulesJudge
-from modbot.stages.rule_tests import UNJUDGED, as_test, as_yaml, run_tests
+from modbot.stages.rule_tests import as_test, as_yaml, run_tests
 from modbot.stages.rulebook import ModeRequest, open_rulebook, signals_of
 from tests.p2_records import RULES, odd_lines, plain
 from tests.p3_day import DATE, Day

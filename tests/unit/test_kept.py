@@ -78,3 +78,23 @@ def test_several_threads_may_put_and_ask(tmp_path: Path) -> None:
             thread.join()
     with Kept(tmp_path) as results:
         assert all(results.detections(digest, 0) == [] for digest in digests)
+
+
+def test_a_damaged_file_is_told_of_once(tmp_path: Path) -> None:
+    with Kept(tmp_path) as results:
+        results.put_detections(DIGEST, 0, [])
+    (path,) = tmp_path.glob("*.shelf")
+    path.write_bytes(b"no longer")
+    other = path.rename(path.with_name("0123456789ab.1.2.3.shelf"))
+    with Kept(tmp_path) as results:
+        (warning,) = results.warnings
+        assert str(other) in warning
+    with Kept(tmp_path) as results:
+        assert results.warnings == []
+
+
+def test_what_comes_after_the_end_is_not_kept(tmp_path: Path) -> None:
+    results = Kept(tmp_path)
+    results.close()
+    results.put_detections(DIGEST, 0, [])
+    assert list(tmp_path.iterdir()) == []

@@ -31,6 +31,13 @@ def write(folder: Path, *numbers: int) -> Path:
     return path
 
 
+def opened(folder: Path) -> Shelf:
+    """The shelf with all that lies there now, none of it damaged."""
+    kept = Shelf(folder)
+    assert kept.refresh() == []
+    return kept
+
+
 def dead(path: Path) -> Path:
     """The file as a run leaves it that was killed: under its temporary name, of a process that is no more."""
     table, pid, _, *rest = path.name.split(".")
@@ -55,27 +62,26 @@ def test_what_was_put_is_found(
             for number, part, payload in records:
                 writer.put(digest(number), payload, part)
                 put.setdefault((digest(number), part), set()).add(payload)
-    with Shelf(folder) as kept:
+    with opened(folder) as kept:
         assert len(kept) == sum(map(len, files))
         for number in range(6):
             for part in range(4):
                 found = kept.get(digest(number), part)
                 expected = put.get((digest(number), part))
                 assert found in expected if expected else found is None
-        assert kept.damaged == []
 
 
 def test_there_is_no_file_without_a_record(tmp_path: Path) -> None:
     with ShelfWriter(tmp_path / "new"):
         pass
     assert not (tmp_path / "new").exists()
-    with Shelf(tmp_path / "new") as kept:
+    with opened(tmp_path / "new") as kept:
         assert kept.get(digest(1)) is None
 
 
 def test_a_reader_takes_in_what_has_appeared(tmp_path: Path) -> None:
     write(tmp_path, 1)
-    with Shelf(tmp_path) as kept:
+    with opened(tmp_path) as kept:
         write(tmp_path, 2)
         assert kept.get(digest(2)) is None
         kept.refresh()
@@ -86,7 +92,7 @@ def test_a_reader_takes_in_what_has_appeared(tmp_path: Path) -> None:
 def test_many_files_are_read_with_few_of_them_open(tmp_path: Path) -> None:
     for number in range(40):
         write(tmp_path, number)
-    with Shelf(tmp_path) as kept:
+    with opened(tmp_path) as kept:
         for number in [*range(40), *range(40)]:
             assert kept.get(digest(number)) == f"payload {number}".encode()
 
@@ -101,7 +107,7 @@ def test_a_run_that_fails_keeps_what_it_computed(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError):
         fail()
-    with Shelf(tmp_path) as kept:
+    with opened(tmp_path) as kept:
         assert kept.get(digest(1)) == b"true all the same"
 
 
@@ -111,8 +117,8 @@ def test_what_a_killed_run_left_is_published(tmp_path: Path) -> None:
     left = dead(path)
     assert sweep(tmp_path) == 1
     assert not left.exists()
-    with Shelf(tmp_path) as kept:
-        assert (kept.get(digest(1)), kept.get(digest(2)), kept.damaged) == (b"payload 1", b"payload 2", [])
+    with opened(tmp_path) as kept:
+        assert (kept.get(digest(1)), kept.get(digest(2))) == (b"payload 1", b"payload 2")
 
 
 @pytest.mark.parametrize("cut", [1, 10, 52])
@@ -122,7 +128,7 @@ def test_a_torn_record_is_left_out(tmp_path: Path, cut: int) -> None:
     os.truncate(path, path.stat().st_size - cut)
     dead(path)
     assert sweep(tmp_path) == 1
-    with Shelf(tmp_path) as kept:
+    with opened(tmp_path) as kept:
         assert (kept.get(digest(1)), kept.get(digest(2)), len(kept)) == (b"payload 1", None, 1)
 
 
@@ -140,7 +146,7 @@ def test_a_record_that_rotted_is_not_given(tmp_path: Path) -> None:
     rotten[50] ^= 1
     path.write_bytes(rotten)
     write(tmp_path, 3)
-    with Shelf(tmp_path) as kept:
+    with opened(tmp_path) as kept:
         assert (kept.get(digest(1)), kept.get(digest(2)), kept.get(digest(3))) == (None, b"payload 2", b"payload 3")
 
 
@@ -150,7 +156,7 @@ def test_the_sound_one_of_two_is_given(tmp_path: Path) -> None:
     rotten = bytearray(first.read_bytes())
     rotten[50] ^= 1
     first.write_bytes(rotten)
-    with Shelf(tmp_path) as kept:
+    with opened(tmp_path) as kept:
         assert kept.get(digest(1)) == b"payload 1"
 
 
@@ -160,14 +166,15 @@ def test_a_file_that_is_none_is_named_and_passed_over(tmp_path: Path, damage: by
     bad.write_bytes(damage)
     write(tmp_path, 2)
     with Shelf(tmp_path) as kept:
-        assert (kept.get(digest(2)), kept.damaged) == (b"payload 2", [bad])
+        assert (kept.refresh(), kept.get(digest(2))) == ([bad], b"payload 2")
+        assert kept.refresh() == []
 
 
 def test_of_a_file_without_its_index_the_records_are_found(tmp_path: Path) -> None:
     path = write(tmp_path, 1, 2)
     unfinished(path)
     with Shelf(tmp_path) as kept:
-        assert (kept.get(digest(2)), kept.damaged) == (b"payload 2", [path])
+        assert (kept.refresh(), kept.get(digest(2))) == ([path], b"payload 2")
 
 
 def test_an_index_that_lies_is_not_believed(tmp_path: Path) -> None:
@@ -177,12 +184,12 @@ def test_an_index_that_lies_is_not_believed(tmp_path: Path) -> None:
     lying[end + 40 : end + 48] = (1 << 62).to_bytes(8, "little")
     path.write_bytes(lying)
     with Shelf(tmp_path) as kept:
-        assert (kept.get(digest(1)), kept.get(digest(2)), kept.damaged) == (b"payload 1", b"payload 2", [path])
+        assert (kept.refresh(), kept.get(digest(1)), kept.get(digest(2))) == ([path], b"payload 1", b"payload 2")
 
 
 def test_a_file_that_was_pruned_meanwhile_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path, 1)
-    with Shelf(tmp_path) as kept:
+    with opened(tmp_path) as kept:
         path.unlink()
         assert kept.get(digest(1)) is None
 

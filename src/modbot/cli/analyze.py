@@ -127,7 +127,8 @@ def analyze(
     summary = analyze_day(part, settings, request, shard_glob=shard_glob, status_file=status_file, telling=telling)
     m = summary.metrics
     click.echo(
-        f"p2: {m['records']} records, NudeNet on {m['nudenet_executed']}, skipped {m['nudenet_skipped']}, "
+        f"p2: {m['records']} records, NudeNet on {m['nudenet_executed']}, known of {m['nudenet_reused']}, "
+        f"skipped {m['nudenet_skipped']}, "
         f"failed {m['nudenet_failed']}; {m['wall_time_s']:.1f} s ({', '.join(m['running']) or 'no detector'})"
     )
     click.echo(f"p2: {summary.flow}\n{summary.merged}\n{summary.metrics_file}")

@@ -81,9 +81,14 @@ def fetch(
 
 def _foretell(f: Forecast) -> None:
     from modbot.cli.progress import duration
+    from modbot.fetch.hosts import FORBIDDEN
 
-    other = [f"{f.refused} that cannot be fetched" if f.refused else "", f"{f.files} local files" if f.files else ""]
+    kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(f.refused.items()))
+    refused = f"{f.refused.total()} that cannot be fetched ({kinds})" if kinds else ""
+    other = [refused, f"{f.files} local files" if f.files else ""]
     click.echo(f"{f.rows} links: " + ", ".join([f"{f.attachments} distinct attachments", *filter(None, other)]))
+    if f.refused[FORBIDDEN]:
+        click.echo(f"{FORBIDDEN}: name further hosts to fetch from with --allow-host or MODBOT_ALLOW_HOSTS")
     click.echo(f"{f.stored} stored, {f.attachments - f.stored} not")
     if f.expired:
         way = (

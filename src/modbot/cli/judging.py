@@ -14,7 +14,7 @@ import click
 from modbot.cli.options import COUNT, day, partition
 from modbot.errors import InputError, RequestError, SettingError
 from modbot.files.paths import HASHLISTS_FILE, XSIGNALS_FILE
-from modbot.records.finding import SEVERITIES
+from modbot.records.finding import SEVERITIES, UNJUDGED
 from modbot.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def unjudged_option(command: F) -> F:
     return click.option(
         "--unjudged",
         type=click.Choice(["red", "orange", "yellow"]),
-        default="yellow",
+        default=UNJUDGED,
         show_default=True,
         help="Severity of a record that could not be judged.",
     )(command)

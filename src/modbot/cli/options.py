@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from modbot.errors import InputError, SettingError
+from modbot.errors import SettingError
 from modbot.files.paths import Partition, check_date, check_profile
 from modbot.settings import Settings, count, qps
 
@@ -160,14 +160,6 @@ def day(text: str, tz: str) -> str:
     if back is None:
         return check_date(text)
     return (datetime.now(ZoneInfo(tz)).date() - timedelta(days=back)).isoformat()
-
-
-def read_input(path: Path, *, what: str, remedy: str) -> bytes:
-    """The bytes of an input file; raises InputError that names it, what it is and how to come by it."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{what} cannot be read ({error.strerror})", where=str(path), remedy=remedy) from None
 
 
 def failure_kinds(text: str) -> tuple[str, ...]:

@@ -153,8 +153,9 @@ def test(
 
 def _print_records(book: Rulebook, link: str, date: str, analysis: Path) -> None:
     from modbot.cli.explaining import unlogged
+    from modbot.records.finding import UNJUDGED
     from modbot.stages.explain import by_message, find
-    from modbot.stages.rule_tests import UNJUDGED, as_test, as_yaml
+    from modbot.stages.rule_tests import as_test, as_yaml
 
     judge = book.judge(UNJUDGED)
     with unlogged():

@@ -51,6 +51,11 @@ DEFAULT_FRAMES = 5
     "--batch-size", "batch", type=COUNT, help="Images a batch.  [default: WD14_BATCH; by the GPU; 1 on a CPU]"
 )
 @click.option("--frames", type=COUNT, default=DEFAULT_FRAMES, show_default=True, help="Of an animation, at most.")
+@click.option(
+    "--fast-decode",
+    is_flag=True,
+    help="Decode large JPEGs to a part of their size: faster; scores and pHash are not quite those of the whole.",
+)
 @fetching_options
 @click.option("--parallel", type=COUNT, default=1, show_default=True, help="Shards at once, each in a process.")
 @click.option("--resume", is_flag=True, help="Only what is unfinished, or was done with other settings.")
@@ -74,6 +79,7 @@ def tag(
     model: str | None,
     batch: int | None,
     frames: int,
+    fast_decode: bool,
     concurrency: int | None,
     qps: float | None,
     parallel: int,
@@ -110,6 +116,7 @@ def tag(
         ),
         calibration=calibration,
         frames=frames,
+        fast_decode=fast_decode,
         concurrency=concurrency or settings.analysis_concurrency,
         qps=qps or settings.analysis_qps,
         parallel=parallel,

@@ -41,13 +41,15 @@ class TagRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `qps`: requests a second, `inf` for unlimited. `retry`: which failed rows of finished shards are done again, by
     kind; empty: of every kind; None: none. `rules`: the rules file by name; None: the default one, if it is there.
-    `max_bytes`: the size from which an image is too large.
+    `max_bytes`: the size from which an image is too large. `fast_decode`: large JPEGs may be decoded to a part of
+    their size.
     """
 
     model: str
     execution: Execution
     calibration: Path | None
     frames: int
+    fast_decode: bool
     concurrency: int
     qps: float
     parallel: int
@@ -249,6 +251,7 @@ def _tagging(
         execution=request.execution,
         calibration=calibration,
         frames=request.frames,
+        fast_decode=request.fast_decode,
         groups=vocabulary.groups,
         cores=cores_each(request.parallel, jobs),
     )
@@ -262,6 +265,7 @@ def _shown(request: TagRequest, vocabulary: TagVocabulary) -> dict[str, Any]:
         "calibration": None if request.calibration is None else str(request.calibration),
         "batch_size": request.execution.batch,
         "frames": request.frames,
+        "fast_decode": request.fast_decode,
         "qps": "unlimited" if isinf(request.qps) else request.qps,
         "concurrency": request.concurrency,
         "parallel": request.parallel,

@@ -26,8 +26,8 @@ from typing import Annotated, Self
 import msgspec
 
 from modbot.errors import InputError, StorageError
-from modbot.files.atomic import TMP_SUFFIX, disk_time, storage_errors, write_all
-from modbot.files.processes import lives, owner
+from modbot.files.atomic import TMP_SUFFIX, disk_time, is_abandoned, storage_errors, write_all
+from modbot.files.processes import owner
 
 MAX_BYTES = 50_000_000
 """Of one image, where nothing else is said."""
@@ -200,7 +200,8 @@ class Store:
         with storage_errors(self._tmp):
             now = disk_time(self._tmp)
             for tmp in self._tmp.glob(f"*{TMP_SUFFIX}"):
-                if self._is_abandoned(tmp, now):
+                found = _TMP.fullmatch(tmp.name)
+                if is_abandoned(tmp, found[1] if found else None, now=now, after=ABANDONED_S):
                     tmp.unlink(missing_ok=True)
                     removed += 1
         return removed
@@ -224,16 +225,6 @@ class Store:
         except OSError:
             _forget(tmp)
             raise
-
-    def _is_abandoned(self, tmp: Path, now: float) -> bool:
-        found = _TMP.fullmatch(tmp.name)
-        alive = lives(found[1]) if found else None
-        if alive is not None:
-            return not alive
-        try:
-            return now - tmp.stat().st_mtime > ABANDONED_S
-        except FileNotFoundError:
-            return False
 
 
 class Incoming:

@@ -121,16 +121,17 @@ def _sweep(path: Path, *, now: float) -> None:
             other.unlink(missing_ok=True)
 
 
-def is_abandoned(tmp: Path, name: str, *, now: float) -> bool:
+def is_abandoned(tmp: Path, name: str | None, *, now: float, after: float = ABANDONED_S) -> bool:
     """Whether the temporary file of the process that `owner()` gave this name is nobody's any more.
 
-    `now`: by the clock that stamps the files there, which need not be this machine's (`disk_time`).
+    `name` None: it tells of no process. `now`: by the clock that stamps the files there, which need not be this
+    machine's (`disk_time`). `after`: seconds without a change after which another machine's is nobody's.
     """
-    alive = lives(name)
+    alive = None if name is None else lives(name)
     if alive is not None:
         return not alive
     try:
-        return now - tmp.stat().st_mtime > ABANDONED_S
+        return now - tmp.stat().st_mtime > after
     except FileNotFoundError:
         return False
 

@@ -53,7 +53,7 @@ _numbers = itertools.count()
 
 
 class Shelf:
-    """The records of a folder, as a reader finds them. Not for several threads at once.
+    """The records of a folder, as `refresh` finds them. Not for several threads at once.
 
     Raises:
         StorageError: from every method, when the disk refuses.
@@ -61,20 +61,21 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.damaged: list[Path] = []
-        """Files of which only a part, or nothing, could be read."""
         self._files: list[Path] = []
         self._seen: set[str] = set()
         self._keys = np.zeros(0, np.uint64)
         self._file = np.zeros(0, np.uint32)
         self._at = np.zeros(0, np.uint64)
         self._open: OrderedDict[int, FileIO] = OrderedDict()
-        self.refresh()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files that were read; what is known of them stays, and they are opened again when needed."""
         for file in self._open.values():
             file.close()
         self._open.clear()
@@ -83,24 +84,26 @@ class Shelf:
         """Records, those that are there twice counted twice."""
         return len(self._keys)
 
-    def refresh(self) -> None:
-        """Takes in the files that have appeared since."""
+    def refresh(self) -> list[Path]:
+        """Takes in the files that have appeared since; gives those of which only a part, or nothing, could be read."""
+        damaged: list[Path] = []
         keys, files, at = [self._keys], [self._file], [self._at]
         for path in sorted(self._new_files()):
-            entries = np.frombuffer(self._index_of(path), _ENTRY)
+            entries = np.frombuffer(_index_of(path, damaged), _ENTRY)
             number = len(self._files)
             self._files.append(path)
             keys.append(_keys(entries["digest"][:, 0], entries["part"]))
             files.append(np.full(len(entries), number, np.uint32))
             at.append(entries["at"].copy())  # a view would keep the whole index in memory
         if len(keys) == 1:
-            return
+            return damaged
         joined = np.concatenate(keys)
         order = np.argsort(joined, kind="stable")
         self._keys = joined[order]
         del joined
         self._file = np.concatenate(files)[order]
         self._at = np.concatenate(at)[order]
+        return damaged
 
     def get(self, sha256: str, part: int = 0) -> bytes | None:
         """The payload kept under a hex digest and a part's number; None if there is none that is whole."""
@@ -121,14 +124,6 @@ class Shelf:
             new = [path for path in self.folder.iterdir() if path.suffix == SUFFIX and path.name not in self._seen]
         self._seen.update(path.name for path in new)
         return new
-
-    def _index_of(self, path: Path) -> bytes:
-        with storage_errors(path), path.open("rb") as file:
-            index = _index(file)
-            if index is None:
-                self.damaged.append(path)
-                index, _ = _walked(file)
-        return index
 
     def _read(self, number: int, at: int, digest: bytes, part: int) -> bytes | None:
         """The payload there, if the record is that one and whole."""
@@ -164,7 +159,6 @@ class ShelfWriter:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self._path = folder / f"{owner()}.{next(_numbers)}{SUFFIX}"
         self._tmp = self._path.with_name(self._path.name + TMP_SUFFIX)
         self._file: FileIO | None = None
@@ -175,6 +169,10 @@ class ShelfWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Adds the index, and gives the file its name."""
         if self._file is not None:
             with storage_errors(self._path), self._file as file:
                 _complete(file, self._at, self._index)
@@ -236,6 +234,16 @@ def _record(digest: bytes, part: int, payload: bytes) -> bytes:
 def _is_whole(head: bytes, payload: bytes) -> bool:
     _, _, length, checksum = _HEAD.unpack(head)
     return bool(len(payload) == length and zlib.crc32(payload, zlib.crc32(head[:_CHECKED])) == checksum)
+
+
+def _index_of(path: Path, damaged: list[Path]) -> bytes:
+    """The file's index, or what can be told of it without one; then it is added to `damaged`."""
+    with storage_errors(path), path.open("rb") as file:
+        index = _index(file)
+        if index is None:
+            damaged.append(path)
+            index, _ = _walked(file)
+    return index
 
 
 def _index(file: BinaryIO) -> bytes | None:

@@ -93,8 +93,10 @@ def open_tagger(
     return load_tagger(registry.locate(name, models_dir, kind="tagger", tell=tell), Execution(provider=provider))
 
 
-def load_tagger(model: registry.Installed, execution: Execution) -> Tagger:
+def load_tagger(model: registry.Installed, execution: Execution, *, fast: bool = False) -> Tagger:
     """A tagger that was checked already, perhaps by another process, ready to run; its weights are not read twice.
+
+    `fast`: large JPEGs may be decoded to a part of their size.
 
     Raises:
         ModelError: it is no longer the one that was checked, or no tagger.
@@ -102,13 +104,14 @@ def load_tagger(model: registry.Installed, execution: Execution) -> Tagger:
     """
     registry.recheck(model, kind="tagger")
     session = open_session(model.model, execution, digest=model.digest)
-    return OpenNsfw(model, session) if model.name == OPEN_NSFW else Wd14Tagger(model, session)
+    kind: type[OpenNsfw | Wd14Tagger] = OpenNsfw if model.name == OPEN_NSFW else Wd14Tagger
+    return kind(model, session, fast=fast)
 
 
 class _OnSession:
     """What taggers have in common: the model on disk and the session that runs it."""
 
-    def __init__(self, model: registry.Installed, session: Session) -> None:
+    def __init__(self, model: registry.Installed, session: Session, *, fast: bool = False) -> None:
         if len(session.outputs) != 2:  # noqa: PLR2004 - batch, scores
             raise ModelError(f"gives {session.outputs}; [batch, scores] is needed", where=str(model.model))
         self._session = session
@@ -119,6 +122,7 @@ class _OnSession:
         self.precision = session.precision
         self.warnings = session.warnings
         self.lanes = session.lanes
+        self._fast = fast
 
     @property
     def batch(self) -> int:
@@ -146,7 +150,7 @@ class OpenNsfw(_OnSession):
 
     @property
     def preparation(self) -> Preparation:
-        return SqueezedJpeg(size=self._SQUEEZED, crop=self.input_size)
+        return SqueezedJpeg(size=self._SQUEEZED, crop=self.input_size, fast=self._fast)
 
     def _input(self, pixels: Pixels) -> Input:
         return pixels - self._MEAN_BGR
@@ -173,8 +177,8 @@ class Wd14Tagger(_OnSession):
 
     has_tags = True
 
-    def __init__(self, model: registry.Installed, session: Session) -> None:
-        super().__init__(model, session)
+    def __init__(self, model: registry.Installed, session: Session, *, fast: bool = False) -> None:
+        super().__init__(model, session, fast=fast)
         self._tags = read_tags(model.tags)
         self._thresholds = model.thresholds
         outputs = session.outputs[-1]
@@ -191,7 +195,7 @@ class Wd14Tagger(_OnSession):
 
     @property
     def preparation(self) -> Preparation:
-        return WhiteSquare(size=self.input_size)
+        return WhiteSquare(size=self.input_size, fast=self._fast)
 
     def describe(self, row: Array, *, keep: Callable[[str], bool], frame: int = 0) -> Wd14:
         tags = self._tags

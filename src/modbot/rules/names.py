@@ -55,8 +55,6 @@ EXPORTED = {
 CONSTANTS = {"WD14_QUES": 0.35, "WD14_EXPL": 0.20}
 THRESHOLDS = {"wd14_questionable": 0.35, "wd14_explicit": 0.20}
 
-OWNERS = ("rating", "channel", "message", "known", "metrics", "nude")
-
 
 class Parameters(NamedTuple):
     """What a function takes: parameter names in order, and how many of them are required."""

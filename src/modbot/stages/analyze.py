@@ -107,6 +107,8 @@ class AnalyzeJob:
             kept = None
             if self.detecting.model is not None and detector is not None:
                 kept = stack.enter_context(kept_detections(self.detecting.cache_dir, self.detecting.model, detector))
+                for warning in kept.warnings:
+                    report(Notice(text=warning))
             analyst = _Analyst(detector, decoders, kept, self.detecting, meter)
 
             def count() -> dict[str, float]:

@@ -14,7 +14,7 @@ from modbot.files.atomic import storage_errors, write_bytes, writing
 from modbot.files.lease import hold
 from modbot.files.paths import Partition
 from modbot.records.evidence import Reading, read
-from modbot.records.finding import DIFF_COLUMNS, RANK, SEVERITIES, Outcome, Severity
+from modbot.records.finding import DIFF_COLUMNS, RANK, SEVERITIES, UNJUDGED, Outcome
 from modbot.records.jsonl import decode_any, encode_document, encode_line
 from modbot.stages.crew import Crew
 from modbot.stages.judge import Judged
@@ -33,7 +33,6 @@ LEGACY_NOTE = "skipped due to legacy ruleset"
 RULE_ONLY = 0.5
 """The size of a difference in the rule alone; one in severity is as large as the steps between."""
 
-UNJUDGED: Severity = "yellow"
 MOST_COMBINATIONS = 10_000
 """So many combinations of rules that matched together are kept apart before they are counted by pairs."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import msgspec
 
 from modbot.fetch.budget import DISCORD_QPS, Budget, Lane, Saved
 from modbot.fetch.client import message_of
-from modbot.fetch.hosts import HostPolicy, LinkError, has_lapsed
+from modbot.fetch.hosts import BAD_ROW, HostPolicy, LinkError, has_lapsed
 from modbot.fetch.store import Store
 from modbot.files.index_csv import read_rows
 from modbot.records.index import IndexRow
@@ -25,8 +26,8 @@ class Forecast(msgspec.Struct, kw_only=True):
     """Counts of a day's links. Nothing was asked of any server for them."""
 
     rows: int = 0
-    refused: int = 0
-    """Rows whose link is none, or leads where fetching may not go."""
+    refused: Counter[str] = msgspec.field(default_factory=Counter)
+    """Rows whose link is none, or leads where fetching may not go, by kind."""
     files: int = 0
     """`file:` links, which cost no request."""
     attachments: int = 0
@@ -90,12 +91,15 @@ def forecast(
 def _take(row: IndexRow, hosts: HostPolicy, found: Forecast) -> str | None:
     """The key of a row that is fetched by a request; the others are counted."""
     if row.bad is not None or row.url is None:
-        found.refused += 1
+        found.refused[BAD_ROW] += 1
         return None
     try:
         url, key = hosts.check(row.url), row.key
-    except (LinkError, ValueError):
-        found.refused += 1
+    except LinkError as error:
+        found.refused[error.kind] += 1
+        return None
+    except ValueError:
+        found.refused[BAD_ROW] += 1
         return None
     if url.scheme == "file":
         found.files += 1

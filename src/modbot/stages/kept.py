@@ -8,6 +8,7 @@ What is kept is what the model said, not what a record says of it: an edited voc
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
@@ -70,6 +71,8 @@ def unpacked(data: bytes) -> Scores:
 class Kept:
     """The results of one model under one preparation. May be used from several threads; a context manager.
 
+    `warnings`: a line for each file of which only a part, or nothing, could be read; each is told once a process.
+
     Raises:
         StorageError: from every method, when the disk refuses.
     """
@@ -77,8 +80,10 @@ class Kept:
     def __init__(self, folder: Path) -> None:
         self._lock = Lock()
         self._shelf = _shelf(folder)
-        self._shelf.refresh()
-        self._writer = ShelfWriter(folder)
+        self.warnings = [
+            f"{path}: kept results are damaged; what cannot be read is computed again" for path in self._shelf.refresh()
+        ]
+        self._writer: ShelfWriter | None = ShelfWriter(folder)
 
     def __enter__(self) -> Self:
         return self
@@ -87,9 +92,12 @@ class Kept:
         self.close()
 
     def close(self) -> None:
-        """Makes what was put readable for others; a second time it does nothing."""
-        with self._lock, self._writer:
-            self._writer = ShelfWriter(self._writer.folder)
+        """Makes what was put readable for others. What a thread that was left behind puts later is not kept."""
+        with self._lock:
+            self._shelf.close()
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.close()
 
     def scores(self, sha256: str) -> KeptScores | None:
         """What the tagger said of this content, if it is kept."""
@@ -117,15 +125,13 @@ class Kept:
 
     def _put(self, sha256: str, part: int, value: object) -> None:
         with self._lock:
+            if self._writer is None:
+                return
             self._writer.put(sha256, msgspec.msgpack.encode(value), part)
 
 
-_shelves: dict[Path, Shelf] = {}
-
-
-def _shelf(folder: Path) -> Shelf:
-    """The shelf of this process: its index is read once, whatever the number of shards."""
-    return _shelves.setdefault(folder, Shelf(folder))
+_shelf = lru_cache(maxsize=1)(Shelf)
+"""The shelf of this process: what it has read of the indices stays, whatever the number of shards."""
 
 
 def kept_scores(cache_dir: Path, model: Installed, tagger: Tagger, *, frames: int) -> Kept:

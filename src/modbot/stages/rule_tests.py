@@ -9,16 +9,13 @@ import msgspec
 import yaml
 
 from modbot.records.evidence import Attached, Evidence, Failure, Fault, Picture, Post, Reading, Seen, Tagged
-from modbot.records.finding import Severity
+from modbot.records.finding import UNJUDGED
 from modbot.records.p2 import XSignals
 from modbot.rules.cases import Case, CaseRecord, counting_tags
 from modbot.stages.explain import Explained, explain
 from modbot.stages.hashlists import HashList, HashLists
 from modbot.stages.judge import Judged, RulesJudge
 from modbot.stages.rulebook import Rulebook
-
-UNJUDGED: Severity = "yellow"
-"""What becomes of a test's record that cannot be judged, as in a scan that says nothing else."""
 
 _DIGEST = "0" * 64
 _WIDTH = 110

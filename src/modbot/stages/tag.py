@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -59,7 +59,7 @@ Scores = NDArray[np.float32]
 class TagSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker needs to tag: the model (checked on disk), how to run it, and what to keep of its scores.
 
-    `frames`: of an animation, how many at most.
+    `frames`: of an animation, how many at most. `fast_decode`: large JPEGs may be decoded to a part of their size.
     `groups`: the rules file's tag groups; their tags are kept whatever their score. `cores`: how many a worker may keep
     busy, of which a GPU's worker uses all but one to decode; on a CPU one image is decoded while another is scored.
     """
@@ -68,6 +68,7 @@ class TagSettings(msgspec.Struct, frozen=True, kw_only=True):
     execution: Execution
     calibration: Calibration | None
     frames: int
+    fast_decode: bool = False
     groups: dict[str, tuple[str, ...]]
     cores: int
 
@@ -103,13 +104,14 @@ class TagJob:
 
 
 def settings_digest(tagging: TagSettings) -> str:
-    """The digest of all that shapes p1's lines: model, revision, precision, what is listed, frames, groups."""
+    """The digest of all that shapes p1's lines: model, revision, precision, what is listed, decoding, groups."""
     model, calibration = tagging.model, tagging.calibration
     return digest_of(
         "p1",
         [model.name, model.revision, tagging.execution.precision, model.thresholds],
         calibration.digest if calibration else None,
         tagging.frames,
+        tagging.fast_decode,
         tagging.groups,
     )
 
@@ -125,11 +127,11 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
     decoders = _decoders(job.tagging.cores)
     decoders.add(1)
     # The model is read while the first images are fetched and the decoder starts.
-    loading = loop.run_in_executor(None, _tagger, job.tagging.model, job.tagging.execution)
+    loading = loop.run_in_executor(None, _equipment, job)
     store = Store(job.fetching.cache_dir)
     async with AsyncExitStack() as stack:
         fetcher = fetcher_of(job.fetching, store, coordinator)
-        judge = _Judge(loading, decoders, store, job, meter)
+        judge = _Judge(loading, decoders, store, job.tagging, meter)
         work = stack.enter_context(
             shard_work(job, report, count=lambda: {**msgspec.structs.asdict(fetcher.counters), **judge.counters()})
         )
@@ -144,17 +146,17 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
                 await loop.run_in_executor(writer, lambda: work.append(jsonl.encode_line(record)))
 
         async def loaded() -> int:
-            tagger = await asyncio.shield(loading)
-            for warning in tagger.warnings:
+            tagger, kept = await asyncio.shield(loading)
+            for warning in (*tagger.warnings, *kept.warnings):
                 report(Notice(text=warning))
             on_cpu = tagger.provider in {"cpu", "openvino"}
             decoding = decoders.add(1 if on_cpu else job.tagging.cores - 1)
-            judge.start(tagger)
+            judge.start(tagger, kept)
             return decoding + (tagger.lanes + 1) * tagger.batch
 
         todo = (row for row in read_rows(job.source) if row.row not in work.recovered)
         await each(do, todo, at_once=job.fetching.concurrency, more=loaded())
-        tagger = await loading
+        tagger, _ = await loading
         if judge.counters()["batch_halved"]:
             report(out_of_memory(tagger.provider, tagger.batch))
         detail = {
@@ -166,12 +168,25 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
         return work.finish("p1", detail)
 
 
+class _Equipment(NamedTuple):
+    """What takes a while to come: the tagger, and what it said of any content before."""
+
+    tagger: Tagger
+    kept: Kept
+
+
+def _equipment(job: TagJob) -> _Equipment:
+    tagging = job.tagging
+    tagger = _tagger(tagging.model, tagging.execution, fast=tagging.fast_decode)
+    return _Equipment(tagger, kept_scores(job.fetching.cache_dir, tagging.model, tagger, frames=tagging.frames))
+
+
 @lru_cache(maxsize=1)
-def _tagger(model: Installed, execution: Execution) -> Tagger:
+def _tagger(model: Installed, execution: Execution, *, fast: bool) -> Tagger:
     """The tagger of this process: loaded once, whatever the number of shards."""
     from modbot.models.tagger import load_tagger
 
-    return load_tagger(model, execution)
+    return load_tagger(model, execution, fast=fast)
 
 
 _decoders = lru_cache(maxsize=1)(Decoders)
@@ -241,18 +256,15 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 class _Judge:
     """Judges each content once: has it decoded, scores it in a batch, and remembers it for a while.
 
-    `loading` gives the tagger; until then, images wait.
+    `loading` gives what it is done with; until then, images wait.
     """
 
     def __init__(
-        self, loading: asyncio.Future[Tagger], decoders: Decoders, store: Store, job: TagJob, meter: Meter
+        self, loading: asyncio.Future[_Equipment], decoders: Decoders, store: Store, settings: TagSettings, meter: Meter
     ) -> None:
-        settings = job.tagging
         self._loading = loading
         self._decoders = decoders
         self._store = store
-        self._cache_dir = job.fetching.cache_dir
-        self._model = settings.model
         self._frames = settings.frames
         self._calibration = settings.calibration
         self._keep = Group(chain.from_iterable(settings.groups.values()))
@@ -275,8 +287,9 @@ class _Judge:
         if self._kept is not None:
             await asyncio.to_thread(self._kept.close)
 
-    def start(self, tagger: Tagger) -> None:
-        """Begins to score."""
+    def start(self, tagger: Tagger, kept: Kept) -> None:
+        """Begins to score, and to keep the scores."""
+        self._kept = kept
         before = tagger.halved  # by the shards that this process did before
         self._halved = lambda: tagger.halved - before
         self._batcher.start(tagger)
@@ -301,21 +314,21 @@ class _Judge:
         return judged
 
     async def _judge(self, sha256: str) -> Judged | None:
-        tagger = await asyncio.shield(self._loading)
-        kept = await asyncio.to_thread(self._kept_of(tagger).scores, sha256)
-        if kept is None:
+        tagger, kept = await asyncio.shield(self._loading)
+        said = await asyncio.to_thread(kept.scores, sha256)
+        if said is None:
             fresh = await self._computed(tagger, sha256)
             if not isinstance(fresh, KeptScores):
                 return fresh
             self._inferred += 1
-            await asyncio.to_thread(self._kept_of(tagger).put_scores, sha256, fresh)
-            kept = fresh
+            await asyncio.to_thread(kept.put_scores, sha256, fresh)
+            said = fresh
         else:
             self._reused += 1
-        wd14 = tagger.describe(unpacked(kept.scores), keep=self._keep.matches, frame=kept.frame)
+        wd14 = tagger.describe(unpacked(said.scores), keep=self._keep.matches, frame=said.frame)
         if self._calibration is not None:
             wd14 = self._calibration.apply(wd14)
-        return Judged(phash=kept.phash, image=kept.image, wd14=wd14)
+        return Judged(phash=said.phash, image=said.image, wd14=wd14)
 
     async def _computed(self, tagger: Tagger, sha256: str) -> KeptScores | Judged | None:
         """What is kept of the content's worst frame, or why there is nothing to keep."""
@@ -330,11 +343,6 @@ class _Judge:
         worst = _worst(tagger, scores)
         frame = prepared.frames[worst].index
         return KeptScores(phash=prepared.phash, image=prepared.info, frame=frame, scores=packed(scores[worst]))
-
-    def _kept_of(self, tagger: Tagger) -> Kept:
-        if self._kept is None:
-            self._kept = kept_scores(self._cache_dir, self._model, tagger, frames=self._frames)
-        return self._kept
 
     async def _prepared(self, sha256: str, preparation: Preparation) -> Answer:
         """The content as the tagger takes it; None if it is not there, or was damaged and is gone now."""
