@@ -66,7 +66,7 @@ def tagged(
     links = [path.as_uri() for path in pictures(tmp_path / "images")]
     source.write_text("url\n" + "\n".join(links) + "\n")
     assert len(list(read_rows(source))) == COUNT
-    monkeypatch.setattr(tag, "_tagger", lambda *_: tagger)
+    monkeypatch.setattr(tag, "_tagger", lambda *_, **__: tagger)
     monkeypatch.setattr(tag, "LINGER_SECONDS", 3.0)  # so that the first batch is full, however slow the machine
     execution = Execution(provider="cuda")
     job = tag.TagJob(
