@@ -10,8 +10,11 @@ from modbot.errors import InputError
 
 BUFFER_BYTES = 1024 * 1024
 
-HEAD_START_BYTES = 8 * BUFFER_BYTES
-"""What this process has read when the others have counted the lines before theirs. Less is not worth a process."""
+HEAD_START_BYTES = 24 * BUFFER_BYTES
+"""What this process has judged when the others have started and counted the lines before theirs.
+
+Less is not worth a process.
+"""
 
 
 class Span(NamedTuple):
