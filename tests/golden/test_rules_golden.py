@@ -20,7 +20,8 @@ FOLDER = Path(__file__).parent / "rules"
 FILES = sorted(FOLDER.glob("*.yaml"))
 MODES: tuple[Mode, ...] = ("warn", "strict")
 CODES = {
-    f"R2-{code}" for code in ["IO", "YAML", "V001", "K001", "T000", "T001", "D001", "E001", "E002", "G001", "P001"]
+    f"R2-{code}"
+    for code in ["IO", "YAML", "V001", "K001", "T000", "T001", "D001", "E001", "E002", "G001", "P001", "C001"]
 }
 
 

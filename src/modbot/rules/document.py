@@ -57,6 +57,11 @@ _HINTS = {
     "but found another document": "a rules file is one document: remove the `---`",
 }
 """The parser's words for what is wrong -> the way out."""
+_JOINT = r"(?:&&|\|\||\band\b|\bor\b)"
+_JOINT_AND_COMMENT = re.compile(rf"{_JOINT}[ \t]+\#")
+_BEHIND_COMMENT = re.compile(rf"[ \t]*{_JOINT}")
+_REMARK = re.compile(r"(?:^|[ \t])\#")
+_COMMENT = "the comment above ended the text: write a long expression below `|`, where a comment ends with its line"
 _TAB = "YAML indents with spaces, never with tabs"
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|\r\n|.)", re.DOTALL)
 
@@ -124,8 +129,18 @@ def _no_document(text: str, error: yaml.MarkedYAMLError) -> DocumentError:
     hint = _TAB if "tab" in problem or (at and text[at.start : at.end] == "\t") else _HINTS.get(problem)
     if "quoted scalar" in (error.context or ""):
         hint = "add the closing quote"
+    if at and _is_cut(text, at.start):
+        hint = _COMMENT
     message = ", ".join(filter(None, (error.context, error.problem)))
     return DocumentError(message, at, began=_at(error.context_mark), hint=hint)
+
+
+def _is_cut(text: str, at: int) -> bool:
+    """Whether the line of that place reads like the rest of an expression, of which a comment ended the line before."""
+    start = text.rfind("\n", 0, at) + 1
+    before = text[text.rfind("\n", 0, max(start - 1, 0)) + 1 : start]
+    goes_on = _BEHIND_COMMENT.match(text, start) and _REMARK.search(before)
+    return bool(goes_on or _JOINT_AND_COMMENT.search(before))
 
 
 def _at(mark: yaml.Mark | yaml._yaml.Mark | None) -> Span | None:

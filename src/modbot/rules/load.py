@@ -15,7 +15,7 @@ import msgspec
 from modbot.errors import RulesError
 from modbot.records.finding import SEVERITIES, Severity
 from modbot.records.tags import Group, normalise
-from modbot.rules import bound, document, names, reasons, syntax
+from modbot.rules import bound, comments, document, names, reasons, syntax
 from modbot.rules.bind import Checked, Finding, Scope, SiteKind, bind
 from modbot.rules.bound import Site
 from modbot.rules.cases import CaseReader, Cases
@@ -367,6 +367,20 @@ class _Loader:
 
     # Expressions
 
+    def _whole(self, node: document.Scalar, scope: Scope, owner: str) -> Checked | None:
+        """The expression that the scalar is, and all there is to tell of it; None where it is not in the language."""
+        text = self._source.text
+        checked, findings = self._expression(node, node.value, 0, scope, owner)
+        left_out = comments.taken(text, node, self._placed(node))
+        if checked is None:
+            hints = [comments.blamed(text, each.span, left_out) for each in findings]
+            findings = [each._replace(hint=hint or each.hint) for each, hint in zip(findings, hints, strict=True)]
+        else:
+            findings = [*findings, *comments.doubts(text, left_out)]
+        for finding in findings:
+            self._report(finding)
+        return checked
+
     def _expression(
         self, node: document.Scalar, text: str, offset: int, scope: Scope, owner: str
     ) -> tuple[Checked | None, list[Finding]]:
@@ -426,15 +440,13 @@ class _Loader:
         text = document.text_of(value)
         if text is None:
             message = f"the feature `{name}` must be text, not {document.kind_of(value)}"
-            self._error("R2-E001", document.span(value), message, "put it in quotes")
+            self._error("R2-E001", document.span(value), message, self._commented_out(value) or "put it in quotes")
             return None
         site = self._site(owner, "arithmetic", document.span(value), "its value is not a finite number")
         if not text.strip():
             self._doubt("R2-E001", document.span(value), f"the feature `{name}` is empty: it is 0")
             return FeatureRule(name, text, bound.Constant(0.0, Span(0, 0)), site)
-        checked, findings = self._expression(cast("document.Scalar", value), text, 0, scope, owner)
-        for finding in findings:
-            self._report(finding)
+        checked = self._whole(cast("document.Scalar", value), scope, owner)
         if checked is None or checked.fatal:
             return None
         if checked.kind != "number":
@@ -539,9 +551,17 @@ class _Loader:
         if text is None or not text.strip():
             kind = document.kind_of(entry.value) if text is None else "empty"
             message = f"`{key}` must be text, and is {kind}: the rule is left out"
-            self._error("R2-V001", document.span(entry.value), message, self._in_quotes(key, entry.value))
+            hint = self._commented_out(entry.value) or self._in_quotes(key, entry.value)
+            self._error("R2-V001", document.span(entry.value), message, hint)
             return None
         return text
+
+    def _commented_out(self, node: document.Node) -> str | None:
+        """The way out for a value that is nothing because all of it stands behind a `#`."""
+        if not isinstance(node, document.Scalar) or node.value:
+            return None
+        text = self._source.text
+        return comments.blamed(text, document.span(node), comments.taken(text, node, self._placed(node)))
 
     def _in_quotes(self, key: str, node: document.Node) -> str | None:
         """The way out for what YAML reads as something else than the text it looks like."""
@@ -563,9 +583,7 @@ class _Loader:
         text = self._required(node, found, "when")
         if text is None:
             return None
-        checked, findings = self._expression(cast("document.Scalar", found["when"].value), text, 0, scope, owner)
-        for finding in findings:
-            self._report(finding)
+        checked = self._whole(cast("document.Scalar", found["when"].value), scope, owner)
         return None if checked is None or checked.fatal else checked.node
 
     def _priority(self, entry: _Entry | None) -> int:

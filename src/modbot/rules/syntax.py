@@ -123,6 +123,7 @@ _TOKEN = re.compile(
       | (?P<op>\|\||&&|[=!<>]=|\*\*|//|<<|>>|:=|\S)""",
     re.VERBOSE | re.DOTALL,
 )
+_COMMENT = re.compile(r"\#[^\n]*")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\n": ""}
 _SPELLINGS = {"||": "or", "&&": "and", "!": "not"}
@@ -180,6 +181,13 @@ def tokens(text: str) -> Iterator[Token]:
         if kind != "space":
             yield Token(kind, found.group(), span)
     yield Token("end", "", Span(len(text), len(text)))
+
+
+def comments(text: str) -> Iterator[Span]:
+    """The comments of an expression, from `#` to the end of the line: what reads as none of it."""
+    for space in _TOKEN.finditer(text):
+        if space.lastgroup == "space":
+            yield from (Span(*found.span()) for found in _COMMENT.finditer(text, *space.span()))
 
 
 def _refuse_glued(before: str, kind: str, text: str, span: Span) -> None:
