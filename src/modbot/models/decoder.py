@@ -18,8 +18,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-
 from modbot.files.processes import end_with, give_large_blocks_back
 from modbot.models import imaging
 from modbot.models.decoding import (
@@ -47,12 +45,11 @@ def prepare(picture: imaging.Picture, how: Preparation, *, of: tuple[int, int] |
     """The picture as a model takes it; `of`: the size from which it was reduced while it was decoded, if it was."""
     match how:
         case WhiteSquare(size=size):
-            rgb = np.asarray(imaging.white_square(picture, size, of=of))
+            return imaging.bgr(imaging.white_square(picture, size, of=of))
         case SqueezedJpeg(size=size, crop=crop):
-            rgb = np.asarray(imaging.squeezed_jpeg(picture, size=size, crop=crop, of=of))
+            return imaging.bgr(imaging.squeezed_jpeg(picture, size=size, crop=crop, of=of))
         case BlackCorner(size=size):
-            rgb = imaging.black_corner(picture, size)
-    return np.ascontiguousarray(rgb[:, :, ::-1])
+            return imaging.black_corner(picture, size)
 
 
 def answer(request: Request) -> tuple[Reply, list[Pixels]]:

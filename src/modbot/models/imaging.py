@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain, islice
 from typing import TypeAlias, TypeVar
 
 import imagehash
@@ -140,7 +141,7 @@ def decode(
     """
 
     def read(reading: _Reading) -> Decoded:
-        frames = _most_different(reading, max_frames)
+        frames = _chosen(reading, max_frames)
         info = ImageInfo(
             width=frames[0].width,
             height=frames[0].height,
@@ -251,14 +252,19 @@ def _reduced_on_white(picture: Picture, size: int, width: int, height: int) -> P
     return padded.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
+def bgr(picture: Picture) -> Pixels:
+    """The picture's samples, [height, width, 3], blue first. Pillow reorders them far faster than numpy."""
+    return np.frombuffer(picture.tobytes("raw", "BGR"), np.uint8).reshape(picture.height, picture.width, 3)
+
+
 def black_corner(picture: Picture, size: int) -> Pixels:
-    """The picture with black to its right and below it, to a square, bilinear to `size` x `size`.
+    """The picture with black to its right and below it, to a square, bilinear to `size` x `size`; blue first.
 
     The bilinear of OpenCV: Pillow's blurs first where it shrinks, and is another picture.
     """
     import cv2
 
-    pixels = np.asarray(bounded(picture))
+    pixels = bgr(bounded(picture))
     side = max(pixels.shape[:2])
     square = np.zeros((side, side, 3), dtype=np.uint8)
     square[: pixels.shape[0], : pixels.shape[1]] = pixels
@@ -456,6 +462,13 @@ def _stretched(image: Image.Image) -> Image.Image:
     low, high = np.min(samples[finite]), np.max(samples[finite])
     spread = np.where(finite, samples - low, 0.0) * (255.0 / (high - low) if high > low else 0.0)
     return Image.fromarray(np.rint(spread).astype(np.uint8))
+
+
+def _chosen(frames: Iterable[Frame], limit: int) -> list[Frame]:
+    """As `_most_different`; a frame that is alone is not looked at, which would cost a fifth of its decoding."""
+    frames = iter(frames)
+    first = list(islice(frames, 2))
+    return first if len(first) == 1 else _most_different(chain(first, frames), limit)
 
 
 def _most_different(frames: Iterable[Frame], limit: int) -> list[Frame]:
