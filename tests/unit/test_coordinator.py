@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -18,6 +21,7 @@ from modbot.fetch.coordinator import Coordinator, LocalCoordinator, Outcome
 from modbot.fetch.remote import RemoteCoordinator, serve
 from modbot.fetch.store import Stored
 from modbot.fetch.turn import Turn
+from modbot.files.processes import owner
 from modbot.records.p1 import RecordError
 from modbot.records.progress import Adjustment
 
@@ -222,6 +226,37 @@ def test_a_long_way_to_the_temporary_files_is_no_hindrance(tmp_path: Path, monke
 
     run(work())
     assert list(far.iterdir()) == []
+
+
+SERVES = """
+import math, time
+from modbot.fetch.coordinator import LocalCoordinator
+from modbot.fetch.remote import serve
+
+with serve(LocalCoordinator(qps=math.inf, concurrency=1)) as path:
+    print(path, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_run_leaves_is_swept_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mine = owner()
+    elsewhere = tmp_path / f"modbot-{'0' * 12}.1.2-of_a_run_elsewhere"
+    elsewhere.mkdir()
+    linked = tmp_path / f"modbot-{mine}0-linked"  # as a process that ended long ago
+    linked.symlink_to(elsewhere)
+    command = [sys.executable, "-c", SERVES]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        left = Path(killed.stdout.readline().strip()).parent
+        with serve(local()) as path:
+            assert {*tmp_path.iterdir()} == {elsewhere, linked, left, path.parent}
+        killed.kill()
+    assert {*tmp_path.iterdir()} == {elsewhere, linked, left}
+    with serve(local()) as path:
+        assert {*tmp_path.iterdir()} == {elsewhere, linked, path.parent}
 
 
 def test_no_place_for_the_socket_is_told_by_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

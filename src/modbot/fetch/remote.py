@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
+import stat
 import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future as ThreadFuture
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -24,6 +26,7 @@ from modbot.errors import BusyError, InterruptedRunError, ModbotError, RateLimit
 from modbot.fetch.budget import Answer, Lane, Ticket
 from modbot.fetch.coordinator import LocalCoordinator, Outcome, handed
 from modbot.files.atomic import storage_errors
+from modbot.files.processes import lives, owner
 
 T = TypeVar("T")
 
@@ -74,6 +77,8 @@ _REFUSALS: dict[str, type[ModbotError]] = {
 _LENGTH = 4
 _AT_MOST = 65_536
 _SOCKET = "run.sock"
+_FOLDER = re.compile(r"modbot-(\w+\.\d+\.\w+)-\w+", re.ASCII)
+"""The folder of a run's socket: whose it is, and chance."""
 _SOCKET_PATH_BYTES = 103
 """So long a socket's path may be on every system; on Linux 107."""
 _encoder = msgspec.msgpack.Encoder()
@@ -185,11 +190,28 @@ def _socket_folder() -> Path:
         StorageError: there can be none.
     """
     with storage_errors("TMPDIR"):
-        folder = Path(tempfile.mkdtemp(prefix="modbot-"))
+        folder = _new_folder(tempfile.gettempdir())
         if len(os.fsencode(folder / _SOCKET)) > _SOCKET_PATH_BYTES:
             folder.rmdir()
-            folder = Path(tempfile.mkdtemp(prefix="modbot-", dir="/tmp"))
-    return folder
+            folder = _new_folder("/tmp")  # noqa: S108 - a new one, which only this user can enter
+        return folder
+
+
+def _new_folder(place: str) -> Path:
+    _sweep(place)
+    return Path(tempfile.mkdtemp(prefix=f"modbot-{owner()}-", dir=place))
+
+
+def _sweep(place: str) -> None:
+    """Removes the folders of this user's runs that were killed."""
+    with os.scandir(place) as folders:
+        dead = [each for each in folders if (name := _FOLDER.fullmatch(each.name)) and lives(name[1]) is False]
+    for folder in dead:
+        with suppress(OSError):  # another run sweeps as well; and what cannot be removed is in nobody's way
+            state = folder.stat(follow_symlinks=False)
+            if stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid():
+                (Path(folder) / _SOCKET).unlink(missing_ok=True)
+                Path(folder).rmdir()
 
 
 async def _serve(coordinator: LocalCoordinator, path: Path, started: ThreadFuture[Callable[[], object]]) -> None:
