@@ -66,7 +66,7 @@ class RealDay:
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
         command, *rest = arguments
-        partition = () if command == "rules" else ("--date", DATE)
+        partition = () if command in {"rules", "cache"} else ("--date", DATE)
         return [sys.executable, "-m", "modbot.cli.main", command, *partition, *rest]
 
     def split(self, shards: int) -> None:

@@ -324,3 +324,14 @@ def test_one_csv_gives_the_same_records_as_the_shards(day: RealDay, undisturbed:
     assert min(rows) == 16
     day.tag("--input", str(index), "--out", "one.jsonl", "--metrics", "one.json", "--resume")
     assert (day.root / "one.jsonl").read_bytes() == undisturbed.merged("p1").read_bytes()
+
+
+def test_nothing_is_pruned_while_one_csv_is_tagged(day: RealDay) -> None:
+    prune = ("cache", "prune", "--older-than", "1h")
+    index = day.tree / "p0" / "p0_2025-10-01.csv"
+    process = day.start("tag", "--input", str(index), "--out", "one.jsonl", "--qps", "2")
+    until(lambda: len(day.server.gets) > 0)
+    told = day.run(*prune, code=1).stderr
+    kill_group(process)
+    assert "nothing is removed while a step is at work: 'modbot tag --input'" in told
+    day.run(*prune)

@@ -125,14 +125,17 @@ def tag_file(
 ) -> TagSummary:
     """p1 over one CSV, an index or a shard, into one p1 file; the journal and its receipt lie in `OUT.shards/`.
 
-    `partition` says where the budget's state is kept, and what the status file is called after.
+    `partition` says where the budget's state and a lease for `cache prune` are kept, and names the status file's day.
     """
     written = [("--out", out), ("--metrics", metrics_file)]
     if status_file is not None:
         written.append(("--status-file", status_file))
     refuse_clashes([("--input", source), *_configs(request)], written)
     rows = [row.row for row in read_rows(source)]
-    with hold_file(out.with_name(f"{out.name}.lease"), "modbot tag --input") as still_ours:
+    with (
+        hold_file(out.with_name(f"{out.name}.lease"), "modbot tag --input") as still_ours,
+        hold_file(partition.lease_of(out), "modbot tag --input"),  # `cache prune` looks there
+    ):
         return _tag(
             partition,
             settings,

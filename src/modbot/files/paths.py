@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +111,11 @@ class Partition:
     def lease(self) -> Path:
         return self.status / f"lease_{self.date}.json"
 
+    def lease_of(self, out: Path) -> Path:
+        """That of a run which is at work on no partition, and writes `out`."""
+        name = hashlib.sha256(os.fsencode(out.resolve())).hexdigest()
+        return self.status / f"lease_of_{name[:16]}.json"
+
     @property
     def findings(self) -> Path:
         return self.root / "p3" / f"findings_{self.date}.jsonl"
@@ -156,5 +163,5 @@ class Partition:
 
 
 def leases(out_dir: Path) -> list[Path]:
-    """Where the runs that are at work on a partition have their leases."""
+    """Where the runs that are at work have their leases."""
     return sorted(out_dir.glob("profiles/*/status/lease_*.json"))
