@@ -29,6 +29,19 @@ def test_a_quick_disk_is_used_in_place_and_a_slow_one_in_threads() -> None:
     asyncio.run(scene())
 
 
+def test_a_disk_that_is_quick_again_is_used_in_place_again() -> None:
+    async def scene() -> None:
+        with Disk() as disk:
+            while not disk._slow:
+                await disk.run(_slowly)
+            assert not await disk.run(_here)
+            places = [await disk.run(_here) for _ in range(100)]
+            assert places[:5] == [False] * 5
+            assert places[-5:] == [True] * 5
+
+    asyncio.run(scene())
+
+
 def test_one_stall_changes_nothing() -> None:
     async def scene() -> None:
         with Disk() as disk:
@@ -45,7 +58,7 @@ def test_what_is_raised_comes_through_either_way() -> None:
 
     with Disk() as disk:
         asyncio.run(scene(disk))
-        disk._average = 1.0
+        disk._slow = True
         asyncio.run(scene(disk))
 
 
@@ -58,7 +71,7 @@ def test_a_caller_that_is_cancelled_waits_for_the_end() -> None:
 
     async def scene() -> None:
         with Disk() as disk:
-            disk._average = 1.0
+            disk._slow = True
             task = asyncio.ensure_future(disk.run(work))
             await asyncio.sleep(0.02)
             task.cancel()
