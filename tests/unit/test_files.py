@@ -288,6 +288,16 @@ class TestLease:
             check()
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_disk_that_refuses_it_keeps_no_empty_one(self, tmp_path: Path) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            with pytest.raises(StorageError), hold_file(tmp_path / "lease.json", "first"):
+                pass
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert list(tmp_path.iterdir()) == []
+
     def test_an_owner_on_another_machine_whose_heart_beats_keeps_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

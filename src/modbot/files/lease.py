@@ -87,8 +87,12 @@ class Lease:
             fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
-        with os.fdopen(fd, "wb") as out:
-            out.write(msgspec.json.encode(self._owner))
+        try:
+            with os.fdopen(fd, "wb") as out:
+                out.write(msgspec.json.encode(self._owner))
+        except OSError:
+            self.path.unlink(missing_ok=True)  # empty, it would make the next run wait for its owner
+            raise
         return True
 
     def _take_from_the_dead(self) -> None:
