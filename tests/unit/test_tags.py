@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modbot.records.tags import Group, is_pattern, normalise
+from modbot.records.tags import Group, Patterns, is_pattern, normalise
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,33 @@ def test_an_empty_group_matches_nothing() -> None:
 def test_a_group_is_the_union_of_its_members(patterns: list[str], tag: str) -> None:
     single = [fnmatch.fnmatchcase(tag, p) if is_pattern(p) else tag == p for p in patterns]
     assert Group(patterns).matches(tag) == any(single)
+
+
+@given(
+    st.lists(st.text("aab_*?[!]", max_size=8), min_size=35, max_size=45, unique=True),
+    st.lists(st.one_of(st.text("aab_[]!", max_size=10), st.text("ab", min_size=190, max_size=210)), max_size=5),
+)
+def test_of_many_patterns_the_index_finds_those_that_match(patterns: list[str], tags: list[str]) -> None:
+    index = Patterns(patterns)
+    for tag in tags:
+        assert sorted(index.matching(tag)) == sorted(
+            pattern for pattern in patterns if fnmatch.fnmatchcase(tag, pattern)
+        )
+
+
+def test_of_many_patterns_few_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def counting(tag: str, pattern: str) -> bool:
+        tried.append(pattern)
+        return fnmatch.fnmatchcase(tag, pattern)
+
+    monkeypatch.setattr("modbot.records.tags.fnmatchcase", counting)
+    index = Patterns([*(f"*series_{number}_*" for number in range(10_000)), "??", f"*{'x' * 100}*"])
+    assert list(index.matching("of_series_77_(character)")) == ["*series_77_*"]
+    assert list(index.matching("y" + "x" * 120)) == [f"*{'x' * 100}*"]
+    assert list(index.matching("ab")) == ["??"]
+    assert len(tried) <= 10
 
 
 def test_a_hostile_pattern_does_not_run_long() -> None:

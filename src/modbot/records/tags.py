@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import fnmatch
+import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 _SEPARATORS = re.compile(r"[\s-]+")
 _WILDCARDS = frozenset("*?[")
+_WILD = re.compile(r"\[!?\]?[^]]*\]|[*?]")
+"""What of a pattern stands for other characters; a `[` that nothing closes stands for itself."""
+_LONGEST_LITERAL = 32
+_FEW_PATTERNS = 30
+"""So many are tried sooner than looked up."""
+_LONG_TAG = 200
+"""One with more characters than any real tag has too many pieces to be worth it."""
 
 
 @lru_cache(maxsize=65_536)
@@ -35,6 +44,42 @@ def is_pattern(tag: str) -> bool:
     return not _WILDCARDS.isdisjoint(tag)
 
 
+class Patterns:
+    """Finds those of many patterns that a tag matches without trying each.
+
+    A pattern matches only what holds its longest literal, the characters between two of its wildcards. So the pieces of
+    a tag that are some pattern's literal tell which patterns to try; those without a literal (`*`, `??`) always are.
+    """
+
+    __slots__ = ("_by_literal", "_lengths", "_patterns")
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = tuple(patterns)
+        self._by_literal: dict[str, list[str]] = {}
+        self._lengths: Collection[int] = ()
+
+    def matching(self, tag: str) -> Iterator[str]:
+        """The patterns that the normalised tag matches, in no order."""
+        few = len(self._patterns) <= _FEW_PATTERNS or len(tag) > _LONG_TAG
+        # fnmatch keeps what it compiled, and makes every `*` but the last atomic: no pattern backtracks over another.
+        return (pattern for pattern in (self._patterns if few else self._likely(tag)) if fnmatchcase(tag, pattern))
+
+    def _likely(self, tag: str) -> Iterator[str]:
+        """The patterns whose literal the tag holds."""
+        if not self._lengths:  # not before a tag is met: a file is also loaded only to be checked
+            self._by_literal = defaultdict(list)
+            for pattern in self._patterns:
+                self._by_literal[max(_WILD.split(pattern), key=len)[:_LONGEST_LITERAL]].append(pattern)
+            self._lengths = {len(literal) for literal in self._by_literal}
+        found = {
+            piece
+            for length in self._lengths
+            for at in range(len(tag) - length + 1)
+            if (piece := tag[at : at + length]) in self._by_literal
+        }
+        return itertools.chain.from_iterable(self._by_literal[piece] for piece in found)
+
+
 class Group:
     """A set of tags, some named, some by pattern: `*` any run, `?` any character, `[ab]` one of, `[!a]` none of.
 
@@ -42,23 +87,17 @@ class Group:
     `literals` those that name one tag, `patterns` the others.
     """
 
-    __slots__ = ("_match", "items", "literals", "patterns")
+    __slots__ = ("_index", "items", "literals", "patterns")
 
     def __init__(self, items: Iterable[str]) -> None:
         self.items = tuple(dict.fromkeys(normalise(item) for item in items))
         self.patterns = tuple(item for item in self.items if is_pattern(item))
         self.literals = frozenset(self.items) - frozenset(self.patterns)
-        self._match: Callable[[str], re.Match[str] | None] | None = None
+        self._index = Patterns(self.patterns)
 
     def matches(self, tag: str) -> bool:
         """Whether the normalised tag belongs to the group."""
-        return tag in self.literals or (bool(self.patterns) and self._matches_pattern(tag))
-
-    def _matches_pattern(self, tag: str) -> bool:
-        if self._match is None:  # not before a tag is met: thousands of patterns take a second to compile
-            # fnmatch translates every `*` but the last into an atomic group: no pattern backtracks over another.
-            self._match = re.compile("|".join(map(fnmatch.translate, self.patterns))).match
-        return self._match(tag) is not None
+        return tag in self.literals or any(True for _ in self._index.matching(tag))
 
     def select(self, tags: Iterable[str]) -> Iterator[str]:
         """Those of the normalised tags that belong to the group."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Literal
 
-from modbot.records.tags import Group
+from modbot.records.tags import Group, Patterns
 from modbot.rules.bound import Site
 from modbot.rules.bounds import Capabilities, can_match
 from modbot.rules.compile import Program, RefusedError, Rule, compile_program
@@ -145,11 +145,14 @@ class _GroupIndex:
     def __init__(self, groups: Iterable[Group]) -> None:
         groups = tuple(groups)
         self._count = len(groups)
-        self._patterned = [(index, group) for index, group in enumerate(groups) if group.patterns]
         self._named: dict[str, list[int]] = defaultdict(list)
+        self._patterned: dict[str, list[int]] = defaultdict(list)
         for index, group in enumerate(groups):
             for tag in group.literals:
                 self._named[tag].append(index)
+            for pattern in group.patterns:
+                self._patterned[pattern].append(index)
+        self._patterns = Patterns(self._patterned)
         self._seen: set[str] = set()
         # Where there are patterns, a tag's groups are known once it is met; else they are known from the start.
         self._groups_of: dict[str, list[int]] = {} if self._patterned else dict(self._named)
@@ -187,8 +190,8 @@ class _GroupIndex:
             self._groups_of.clear()
         for tag in tags.keys() - self._seen:
             self._seen.add(tag)
-            by_pattern = (index for index, group in self._patterned if group.matches(tag))
-            if indices := sorted({*self._named.get(tag, ()), *by_pattern}):
+            by_pattern = (self._patterned[pattern] for pattern in self._patterns.matching(tag))
+            if indices := sorted({*self._named.get(tag, ())}.union(*by_pattern)):
                 self._groups_of[tag] = indices
         self._members = frozenset(self._groups_of)
         self._unusual = self._members - self._usual
