@@ -21,7 +21,6 @@ from typing import TypeAlias, TypeVar
 
 import imagehash
 import numpy as np
-from numpy.typing import NDArray
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -37,6 +36,7 @@ from PIL import (
 )
 
 from modbot.models.colour import ToSrgb, to_srgb
+from modbot.models.frames import Thumbnail, most_different
 from modbot.models.preparation import DEFAULT_LIMITS, Limits, Pixels
 from modbot.records.p1 import ImageInfo
 
@@ -465,34 +465,16 @@ def _stretched(image: Image.Image) -> Image.Image:
 
 
 def _chosen(frames: Iterable[Frame], limit: int) -> list[Frame]:
-    """As `_most_different`; a frame that is alone is not looked at, which would cost a fifth of its decoding."""
+    """As `most_different`; a frame that is alone is not looked at, which would cost a fifth of its decoding."""
     frames = iter(frames)
     first = list(islice(frames, 2))
-    return first if len(first) == 1 else _most_different(chain(first, frames), limit)
+    if len(first) == 1:
+        return first
+    return most_different(((frame, _thumbnail(frame.picture)) for frame in chain(first, frames)), limit)
 
 
-def _most_different(frames: Iterable[Frame], limit: int) -> list[Frame]:
-    """Frame 0 and those that differ most from each other, `limit` together at most, none twice.
-
-    One pass that holds `limit` frames: while one is too many, of the two most alike the later goes. A frame that is
-    unlike all others is never one of the two, so a single odd frame among hundreds stays.
-    """
-    kept: list[tuple[Frame, NDArray[np.float32]]] = []
-    for frame in frames:
-        thumbnail = np.asarray(frame.picture.resize((32, 32), Image.Resampling.BOX), dtype=np.float32).ravel()
-        distances = [float(np.square(thumbnail - other).sum()) for _, other in kept]
-        if kept and min(distances) == 0:
-            continue
-        kept.append((frame, thumbnail))
-        if len(kept) > limit:
-            del kept[_most_redundant([thumb for _, thumb in kept])]
-    return [frame for frame, _ in kept]
-
-
-def _most_redundant(thumbnails: list[NDArray[np.float32]]) -> int:
-    """The later of the two that are most alike; of equal pairs the first."""
-    pairs = ((i, j) for j in range(len(thumbnails)) for i in range(j))
-    return min(pairs, key=lambda pair: float(np.square(thumbnails[pair[0]] - thumbnails[pair[1]]).sum()))[1]
+def _thumbnail(picture: Picture) -> Thumbnail:
+    return np.asarray(picture.resize((32, 32), Image.Resampling.BOX), dtype=np.float32).ravel()
 
 
 def _strict_then_lenient(

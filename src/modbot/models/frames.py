@@ -1,0 +1,89 @@
+"""Which frames of an animation a model is to see."""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+Thumbnail: TypeAlias = NDArray[np.float32]
+"""What a frame looks like from afar: its samples in any order, the same of every frame."""
+
+_ODD = 3
+"""A frame is odd whose distance to the nearest one is so many times what it usually is."""
+
+
+def most_different(frames: Iterable[tuple[T, Thumbnail]], limit: int) -> list[T]:
+    """The first frame and those that differ most from each other, `limit` together at most, none twice, in their order.
+
+    One pass that holds `limit` frames and the two that are looked at: while one is too many, of the two most alike the
+    later goes. A frame that is unlike all others is never one of the two, so a single odd frame among hundreds stays.
+    Among many scenes, or in a wide movement, it might be: so the one that is farthest from all that it was compared
+    with is spared, if it is so by far more than frames usually are.
+    """
+    kept: list[tuple[T, _Look]] = []
+    nearest: list[float] = []
+    for frame, look in _looked_at(frames):
+        distances = [look.compare(other) for _, other in kept]
+        insort(nearest, look.nearest)
+        if 0 in distances:
+            continue
+        kept.append((frame, look))
+        if len(kept) > limit:
+            del kept[_most_redundant([look for _, look in kept], usual=nearest[len(nearest) // 2])]
+    return [frame for frame, _ in kept]
+
+
+class _Look:
+    """A frame's thumbnail, and how far it is from the `nearest` of those that it was compared with."""
+
+    def __init__(self, thumbnail: Thumbnail) -> None:
+        self._thumbnail = thumbnail
+        self.nearest = math.inf
+
+    def distance(self, other: _Look) -> float:
+        return float(np.linalg.norm(self._thumbnail - other._thumbnail))
+
+    def compare(self, other: _Look) -> float:
+        """Their distance, which both remember if they know of none nearer."""
+        distance = self.distance(other)
+        self.nearest = min(self.nearest, distance)
+        other.nearest = min(other.nearest, distance)
+        return distance
+
+
+def _looked_at(frames: Iterable[tuple[T, Thumbnail]]) -> Iterator[tuple[T, _Look]]:
+    """The frames, each once it was compared with the two before it and the one after it, and that with both.
+
+    With one alone, a frame between an odd one and another scene would pass for odd itself.
+    """
+    waiting: T | None = None
+    looks: deque[_Look] = deque(maxlen=2)
+    for frame, thumbnail in frames:
+        look = _Look(thumbnail)
+        for other in looks:
+            look.compare(other)
+        if waiting is not None:
+            yield waiting, looks[-1]
+        waiting = frame
+        looks.append(look)
+    if waiting is not None:
+        yield waiting, looks[-1]
+
+
+def _most_redundant(looks: list[_Look], *, usual: float) -> int:
+    """The later of the two that are most alike, of equal pairs the first; never frame 0, nor one that is odd.
+
+    `usual`: how far a frame usually is from the nearest.
+    """
+    farthest = max(range(1, len(looks)), key=lambda index: looks[index].nearest)
+    spared = len(looks) > 2 and looks[farthest].nearest > _ODD * usual  # noqa: PLR2004 - frame 0, it, and another
+    pairs = ((i, j) for j in range(len(looks)) if not (spared and j == farthest) for i in range(j))
+    return min(pairs, key=lambda pair: looks[pair[0]].distance(looks[pair[1]]))[1]
