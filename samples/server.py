@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import mimetypes
+import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 DEFAULT_PORT = 8765
 
@@ -54,6 +55,11 @@ class _Server(ThreadingHTTPServer):
         self.files = files
         self.gets: Counter[str] = Counter()
         self._counting = threading.Lock()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
+        """Tells what went wrong, unless whoever asked is gone: runs that are stopped go without a word."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def count(self, path: str) -> None:
         with self._counting:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from modbot.engine.local import ATTEMPTS, cores_each, run_shards
+from modbot.engine.local import ATTEMPTS, _signals_held_back, cores_each, run_shards
 from modbot.errors import BusyError, StorageError
 from modbot.files.journal import ShardFiles
 from modbot.records.progress import Event, ShardFailed, ShardFinished
@@ -89,3 +93,28 @@ def test_threads_are_shared_among_the_workers_that_there_are() -> None:
     assert cores_each(cores, 10) == 1
     assert cores_each(10 * cores, 1) == cores
     assert cores_each(2, 0) >= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_waits_until_a_process_is_started(number: signal.Signals) -> None:
+    came: list[int] = []
+    before = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        with _signals_held_back():
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)
+            assert came == []
+        assert came == [number]
+        os.kill(os.getpid(), number)
+        assert came == [number, number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_process_that_is_started_is_deaf_to_the_terminal_until_it_will_hear() -> None:
+    script = (
+        "import os, signal; os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGHUP); print('lives')"
+    )
+    with _signals_held_back():
+        told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == ("lives\n", "")

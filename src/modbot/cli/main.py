@@ -111,13 +111,16 @@ def _silence(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def run(*prefix: str) -> NoReturn:
     """Entry point of `modbot` and of the runbook's scripts, which name their sub-command as `prefix`."""
-    signal.signal(signal.SIGTERM, _stop)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
-        signal.signal(signal.SIGHUP, _stop)
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP, and a shell's `&` SIGINT
+            signal.signal(number, _stop)
     code = main([*prefix, *sys.argv[1:]])
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)  # all is done and told: how it ended is not to be blurred any more
     sys.exit(code)
 
