@@ -39,7 +39,7 @@ test-all: setup ## The slow ones too
 	$(PYTEST) -m "not chaos"
 
 chaos: setup ## The destructive ones: processes killed, disks filled
-	$(BIN)/pytest -m chaos
+	$(PYTEST) -m chaos
 
 # atheris stands apart from the environment: it is none of modbot's dependencies, and has no wheel for every Python.
 FUZZ := .fuzz

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from modbot.models import registry
+from tests.counts import Count, counter, summary
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -24,3 +25,18 @@ def models_dir() -> Path:
     registry.locate("open_nsfw", folder, kind="tagger")
     registry.locate("320n", folder, kind="detector")
     return folder
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Count:
+    """Tells a line of what a test counted in the summary of the run."""
+    assert isinstance(request.node, pytest.Item)
+    return counter(request.node)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for stat in ("passed", "failed") for report in terminalreporter.getreports(stat)]
+    lines = [*summary(report for report in reports if report.when == "call")]
+    if lines:
+        terminalreporter.section("counted")
+        terminalreporter.write("".join(f"{line}\n" for line in lines))

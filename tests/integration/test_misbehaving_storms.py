@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import sys
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +16,6 @@ from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 
 import aiohttp
@@ -29,6 +28,7 @@ from modbot.fetch.hosts import HostPolicy
 from modbot.fetch.remote import RemoteCoordinator, serve
 from modbot.fetch.store import Store, Stored
 from modbot.records.index import IndexRow
+from tests.counts import Count
 from tests.misbehaving import TICKET, TOKEN, FakeDiscord, Limit, Misbehaving, Storm, lane_of
 
 CHANNELS = 4
@@ -139,7 +139,7 @@ def _trace(voyage: Voyage) -> aiohttp.TraceConfig:
 
 def _rows(discord: FakeDiscord) -> Iterator[tuple[IndexRow, bytes]]:
     """Links without end: two in three have expired; two attachments of each message."""
-    for number in count():
+    for number in itertools.count():
         channel, message = str(number % CHANNELS), str(1_000 + number)
         files = {f"{number}{half}": b"image %d%b" % (number, half.encode()) for half in "12"}
         discord.post(channel, message, files)
@@ -220,14 +220,13 @@ def test_nothing_is_sent_too_early_or_too_fast_and_every_image_comes(
     seconds: float,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    count: Count,
 ) -> None:
     for module in ("fetch.hosts", "records.index"):
         monkeypatch.setattr(f"modbot.{module}.DISCORD_CDN_HOSTS", frozenset({"127.0.0.1"}))
     voyages = _voyages(seeds, seconds, tmp_path)
-    with capsys.disabled():
-        for voyage in voyages:
-            sys.stdout.write(f"\n  storm of {seconds:g} s, {voyage}")
+    for voyage in voyages:
+        count(f"storm of {seconds:g} s, {voyage}", {"429": len(voyage.storm.limits)})
     for voyage in voyages:
         assert voyage.storm.limits
         assert voyage.breaches() == []

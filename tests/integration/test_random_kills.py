@@ -2,7 +2,7 @@
 
 A phase is a step of the day, or a part of one. It is begun, disturbed at some moment of the time that it takes, begun
 again, and so on a few times; then it may end in peace, and what it leaves is compared with what an undisturbed run
-leaves. `make test` disturbs each phase once, `make chaos` a hundred times in all.
+leaves. `make test` kills each phase once, `make chaos` a hundred times in all. What was counted stands in the summary.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ from modbot.files.processes import started
 from modbot.records.index import attachment_key
 from samples.make import write_pictures
 from samples.server import SampleServer
+from tests.counts import Count
 from tests.real_day import DATE, RealDay, descendants, until
 from tests.tiny_models import build, padded
 
@@ -121,6 +121,11 @@ class Calm:
         self._done((*PHASES[phase].after, phase), ROWS.get(phase))
         return self._known[phase]
 
+    def growth(self, phase: str) -> int:
+        """So many bytes are there more after a phase than before it."""
+        after, rows = PHASES[phase].after, ROWS.get(phase)
+        return _size(self._done((*after, phase), rows)) - _size(self._done(after, rows))
+
     def _done(self, phases: tuple[str, ...], rows: int | None) -> RealDay:
         """The day after these phases, done once."""
         key = (*phases, str(rows))
@@ -182,6 +187,7 @@ KILLED: dict[str, Disturbance] = {"killed": _kill_tree, "its leader killed": _ki
 STOPPED: dict[str, Disturbance] = {
     "SIGTERM": lambda process: process.send_signal(signal.SIGTERM),
     "SIGHUP": lambda process: process.send_signal(signal.SIGHUP),
+    "Ctrl-C": lambda process: os.killpg(process.pid, signal.SIGINT),
 }
 
 
@@ -200,7 +206,7 @@ class Log:
     slowest_end: float = 0.0
 
     def __str__(self) -> str:
-        happened = ", ".join(f"{name} {number} times" for name, number in sorted(self.disturbed.items()))
+        happened = ", ".join(f"{name} {number} x" for name, number in sorted(self.disturbed.items()))
         ended = f"; ended within {self.slowest_end:.1f} s" if self.slowest_end else ""
         return (
             f"{self.phase}: {happened} on {self.days} days{ended}; {self.refetched} stored images fetched again, "
@@ -225,12 +231,12 @@ def _disturb(calm: Calm, log: Log, chance: random.Random, *, kinds: Mapping[str,
             process, begin = _start(day, log.phase)
             time.sleep(max(0.0, begin + chance.uniform(0, seconds) - time.monotonic()))
             kind, lines = chance.choice([*kinds]), _lines(day)
-            happened = _happen(process, kind, kinds[kind], log)
+            ended = not _happen(process, kind, kinds[kind], log)
             log.lost += max(0, lines - _lines(day))
             stored = _note_fetched(day, log, stored)
-            if not happened:
+            if ended:
                 break
-        _end(day, log, stored, expected)
+        _end(day, log, stored, expected, ended=ended)
 
 
 def _note_fetched(day: RealDay, log: Log, stored: set[str]) -> set[str]:
@@ -240,10 +246,11 @@ def _note_fetched(day: RealDay, log: Log, stored: set[str]) -> set[str]:
     return day.stored_links()
 
 
-def _end(day: RealDay, log: Log, stored: set[str], expected: object) -> None:
-    """Lets a day's phase end in peace, and looks at what it leaves."""
-    day.run(*PHASES[log.phase].command)
-    _note_fetched(day, log, stored)
+def _end(day: RealDay, log: Log, stored: set[str], expected: object, *, ended: bool) -> None:
+    """Lets a day's phase end in peace, unless it has `ended`, and looks at what it leaves."""
+    if not ended:
+        day.run(*PHASES[log.phase].command)
+        _note_fetched(day, log, stored)
     log.differing += PHASES[log.phase].left(day) != expected
     _count_rows(day, log)
     log.leftovers += map(str, day.leftovers())
@@ -295,29 +302,24 @@ def _count_rows(day: RealDay, log: Log) -> None:
     log.doubled += rows.total() - len(rows)
 
 
-def _tell(capsys: pytest.CaptureFixture[str], log: Log) -> None:
-    with capsys.disabled():
-        sys.stdout.write(f"\n  {log}")
-
-
 TIMES = {"store": 25, "p1": 35, "merge": 10, "p2": 20, "p3": 10}
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(100, marks=pytest.mark.chaos)], ids=["once", "a hundred times"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_killed_at_any_moment(phase: str, times: int, calm: Calm, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_at_any_moment(phase: str, times: int, calm: Calm, count: Count) -> None:
     log = Log(phase)
     _disturb(calm, log, _chance(phase, times), kinds=KILLED, times=min(times, TIMES[phase]))
-    _tell(capsys, log)
+    count(str(log), log.disturbed)
     log.require_nothing_lost()
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("phase", PHASES)
-def test_told_to_stop_at_any_moment(phase: str, calm: Calm, capsys: pytest.CaptureFixture[str]) -> None:
+def test_told_to_stop_at_any_moment(phase: str, calm: Calm, count: Count) -> None:
     log = Log(phase)
     _disturb(calm, log, _chance(phase), kinds=STOPPED, times=6)
-    _tell(capsys, log)
+    count(str(log), log.disturbed)
     log.require_nothing_lost()
 
 
@@ -363,13 +365,11 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("phase", PHASES)
-def test_the_disk_fills_up_at_any_byte(
-    phase: str, calm: Calm, small_disk: SmallDisk, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_disk_fills_up_at_any_byte(phase: str, calm: Calm, small_disk: SmallDisk, count: Count) -> None:
     """How much room there is decides how far a run comes: at random, from none to what it needs."""
     log, chance = Log(phase), _chance(phase)
     _, expected = calm.of(phase)
-    needed = _needed(calm, phase)
+    needed = calm.growth(phase)
     for log.days in range(1, 4):
         day = calm.day(f"{phase} on a small disk {log.days}", phase)
         small_disk.take(day)
@@ -383,20 +383,10 @@ def test_the_disk_fills_up_at_any_byte(
                 break
             assert (process.returncode, "the disk is full" in told, "Traceback" in told) == (1, True, False), told
             log.disturbed["full disk"] += 1
-        _end(day, log, stored, expected)
-    _tell(capsys, log)
+        _end(day, log, stored, expected, ended=process.returncode == 0)
+    count(str(log), log.disturbed)
     assert log.disturbed.total() > 0
     log.require_nothing_lost()
-
-
-def _needed(calm: Calm, phase: str) -> int:
-    """So many bytes are there more after a phase than before it."""
-    before = calm.day(f"{phase} to be measured", phase)
-    first = _size(before)
-    before.run(*PHASES[phase].command)
-    second = _size(before)
-    shutil.rmtree(before.root)
-    return second - first
 
 
 def _size(day: RealDay) -> int:
