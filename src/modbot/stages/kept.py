@@ -33,8 +33,9 @@ if TYPE_CHECKING:  # they load ONNX Runtime
 Scores = NDArray[np.float32]
 
 _STEPS = 65_535
-_FORMAT = 1
-"""Goes up when the same image would get other results from the same model: a change of decoding or preparation."""
+_FORMAT = 2
+"""Goes up when the same image would get other results from the same model: a change of decoding, of the choice of
+frames or of preparation."""
 
 
 class KeptScores(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
