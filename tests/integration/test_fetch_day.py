@@ -207,7 +207,7 @@ def test_a_dry_run_says_what_there_is_and_sends_nothing(day: RealDay, server: Sa
     day.env["DISCORD_BOT_TOKEN"] = "a.bot.token"  # noqa: S105 - not one
     out = day.run("fetch", "--dry-run", "--qps", "90").stdout
     assert "3 links have expired: 3 of them get a fresh link by reading 1 messages" in out
-    assert "7 requests: about 0 s at 90/s" in out
+    assert "7 requests: about 0 s at 45/s" in out
     (day.tree / "status" / "budget.json").write_text(
         json.dumps(
             {
@@ -218,6 +218,10 @@ def test_a_dry_run_says_what_there_is_and_sends_nothing(day: RealDay, server: Sa
     )
     out = day.run("fetch", "--dry-run").stdout
     assert "at 0.5/s, 24 at once, of which 6 min" in out
+    (day.tree / "status" / "budget.json").write_text(
+        json.dumps({"paces": {server.host: {"rate": {"qps": 0.5, "concurrency": 24}, "quiet_since": time()}}})
+    )
+    assert "7 requests: about 4 s at 0.5/s" in day.run("fetch", "--dry-run").stdout
     assert not server.gets
     assert day.leftovers() == []
 

@@ -97,8 +97,10 @@ def _foretell(f: Forecast) -> None:
             else "set DISCORD_BOT_TOKEN for fresh links"
         )
         click.echo(f"{f.expired} links have expired: {way}")
-    time = "no limit of requests a second" if f.seconds is None else f"about {duration(f.seconds)} at {f.rate}"
-    rest = f", of which {duration(f.rest_s)} are a rest that Discord asked for" if f.to_discord and f.rest_s else ""
+    slowest = f.slowest
+    limited = slowest.rate.qps is not None or slowest.rest_s
+    time = f"about {duration(slowest.seconds)} at {slowest.rate}" if limited else "no limit of requests a second"
+    rest = f", of which {duration(slowest.rest_s)} are a rest that {slowest.host} asked for" if slowest.rest_s else ""
     click.echo(f"{f.requests} requests: {time}{rest}\nnothing was sent")
 
 

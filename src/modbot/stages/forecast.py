@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from math import isinf
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,23 @@ from modbot.records.progress import Rate
 from modbot.stages.fetch import FetchSettings
 
 DISCORD = Lane("discord", discord=True)
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests under one pace: to one host (all of Discord is one), or the whole run's.
+
+    `rate`: the one in force. `rest_s`: seconds for which the host still asks to be left alone. `host` None: every host.
+    """
+
+    host: str | None
+    requests: int
+    rate: Rate
+    rest_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long they take if nothing goes wrong; none, where nothing limits them."""
+        return self.rest_s + self.requests * self.rate.interval
 
 
 class Forecast(msgspec.Struct, kw_only=True):
@@ -40,23 +58,19 @@ class Forecast(msgspec.Struct, kw_only=True):
     messages: int = 0
     """To be read again for them."""
     token: bool = False
-    to_discord: bool = False
-    rate: Rate
-    rest_s: float = 0.0
-    """Seconds for which Discord still asks to be left alone."""
+    asked: Counter[Lane] = msgspec.field(default_factory=Counter)
+    """Requests for attachments that can be had, by where they go, and one for each message that is read again."""
+    ways: list[Way] = []
+    """The run as a whole, then each of those that are asked."""
 
     @property
     def requests(self) -> int:
-        """One for each attachment that can be had, and one for each message that is read again."""
-        return self.attachments - self.stored - self.expired + self.refreshable + self.messages
+        return self.asked.total()
 
     @property
-    def seconds(self) -> float | None:
-        """How long that takes if nothing goes wrong; None without a limit."""
-        qps = self.rate.qps
-        if self.to_discord:
-            qps = min(qps or DISCORD_QPS, DISCORD_QPS)
-        return None if qps is None else self.requests / qps + (self.rest_s if self.to_discord else 0.0)
+    def slowest(self) -> Way:
+        """What says how long it takes."""
+        return max(self.ways, key=lambda way: way.seconds)
 
 
 def forecast(
@@ -69,7 +83,7 @@ def forecast(
     """
     clock = time.monotonic()
     budget = Budget(qps, fetching.concurrency, now=clock, wall=now, saved=saved)
-    found = Forecast(rate=budget.rate(DISCORD), rest_s=budget.rest(DISCORD, clock), token=fetching.token is not None)
+    found = Forecast(token=fetching.token is not None)
     hosts = HostPolicy.of(fetching.allow_hosts, fetching.file_root)
     store = Store(fetching.cache_dir)
     seen: set[bytes] = set()
@@ -85,7 +99,18 @@ def forecast(
             else:
                 _weigh(row, hosts, now, found, messages)
     found.messages = len(messages)
+    if messages:
+        found.asked[DISCORD] += len(messages)
+    whole = Way(host=None, requests=found.requests, rate=Rate(None if isinf(qps) else qps, fetching.concurrency))
+    found.ways = [whole, *(_way(lane, requests, budget, clock) for lane, requests in found.asked.items())]
     return found
+
+
+def _way(lane: Lane, requests: int, budget: Budget, clock: float) -> Way:
+    rate = budget.rate(lane)
+    if lane.discord:
+        rate = Rate(min(rate.qps or DISCORD_QPS, DISCORD_QPS), rate.concurrency)
+    return Way(host=lane.realm, requests=requests, rate=rate, rest_s=budget.rest(lane, clock))
 
 
 def _take(row: IndexRow, hosts: HostPolicy, found: Forecast) -> str | None:
@@ -118,12 +143,12 @@ def _known(key: str, seen: set[bytes]) -> bool:
 def _weigh(row: IndexRow, hosts: HostPolicy, now: float, found: Forecast, messages: set[tuple[str, str]]) -> None:
     """Counts an attachment that is not stored."""
     url = hosts.check(row.url or "")
-    to_discord = hosts.lane(url).discord
-    found.to_discord |= to_discord
-    if not has_lapsed(url, now) or not (found.token or to_discord):
+    lane = hosts.lane(url)
+    if not has_lapsed(url, now) or not (found.token or lane.discord):
+        found.asked[DISCORD if lane.discord else lane] += 1
         return
     found.expired += 1
     if found.token and (message := message_of(row)) is not None:
         found.refreshable += 1
-        found.to_discord = True
+        found.asked[DISCORD] += 1
         messages.add(message)
