@@ -19,9 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modbot.cli.judging import crew_size
 from modbot.files.paths import Partition
 from modbot.stages import lines as lines_module
-from modbot.stages.lines import WHOLE, numbered_lines, spans
+from modbot.stages.lines import WHOLE, numbered_lines, pieces
 from tests.p2_records import lines, odd_lines, plain, write
 from tests.p3_day import DATE, Day, document, jsonl, table
 
@@ -33,7 +34,7 @@ B = ("--rulesB", "configs/candidate.yaml")
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A day of a test is large enough to be judged in parts."""
-    monkeypatch.setattr(lines_module, "HEAD_START_BYTES", 8192)
+    monkeypatch.setattr(lines_module, "PIECE_BYTES", 8192)
 
 
 def everything() -> list[bytes]:
@@ -86,9 +87,14 @@ def test_a_very_long_line_and_an_encoding_that_is_none_are_accounted_for(day: Da
     assert len(findings[5]["note"]) == 50_000_000
 
 
-def test_a_day_is_judged_in_as_many_parts_as_are_asked_for(day: Day) -> None:
+def test_a_crew_is_as_large_as_is_asked_for_and_worth_it(day: Day) -> None:
     day.generated(300)
-    assert [len(spans(day.part.merged("p2"), count)) for count in (1, 2, 3, 8)] == [1, 2, 3, 8]
+    found = [(day.part, day.part.merged("p2"))]
+    assert [crew_size(found, jobs) for jobs in (1, 2, 3, 8, 1000)] == [0, 2, 3, 8, found[0][1].stat().st_size // 8192]
+    assert crew_size(found, 8, whole=True) == 0
+    assert [crew_size(found * 3, jobs) for jobs in (1, 2, 3, 8)] == [0, 2, 3, 3]
+    day.records([])
+    assert crew_size(found, 8) == 0
 
 
 def test_what_cannot_be_evaluated_is_told_five_times_in_all(day: Day, caplog: pytest.LogCaptureFixture) -> None:
@@ -245,9 +251,8 @@ def scanning(*flags: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The processes of the crew; multiprocessing's own tracker of resources is none."""
-    children = psutil.Process(process.pid).children()
-    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    """The processes of the crew."""
+    return psutil.Process(process.pid).children()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -255,7 +260,7 @@ def test_a_scan_that_is_stopped_takes_its_processes_along(
     running: subprocess.Popen[bytes], how: signal.Signals
 ) -> None:
     crew = workers(running)
-    assert len(crew) == 1
+    assert len(crew) == 2
     (os.killpg if how is signal.SIGINT else os.kill)(running.pid, how)
     _, told = running.communicate(timeout=30)
     assert running.returncode == 130
@@ -266,8 +271,7 @@ def test_a_scan_that_is_stopped_takes_its_processes_along(
 
 
 def test_a_scan_whose_process_is_killed_says_so_and_writes_nothing(running: subprocess.Popen[bytes]) -> None:
-    (worker,) = workers(running)
-    worker.kill()
+    workers(running)[0].kill()
     _, told = running.communicate(timeout=60)
     assert running.returncode == 1
     assert b"a worker process died (exit code -9)" in told
@@ -299,16 +303,16 @@ def test_processes_end_with_the_scan_that_started_them(running: subprocess.Popen
 @given(
     st.lists(st.sampled_from([b"\n", b"{}\n", b" \r\n", b"x" * 9 + b"\n", b"y" * 300 + b"\n"]), max_size=60),
     st.sampled_from([b"", b"torn"]),
-    st.integers(1, 9),
+    st.integers(1, 1000),
 )
-def test_spans_are_the_file(
-    tmp_path_factory: pytest.TempPathFactory, whole: list[bytes], torn: bytes, count: int
+def test_pieces_are_the_file(
+    tmp_path_factory: pytest.TempPathFactory, whole: list[bytes], torn: bytes, size: int
 ) -> None:
-    path = write(tmp_path_factory.mktemp("spans") / "f", [*whole, torn])
+    path = write(tmp_path_factory.mktemp("pieces") / "f", [*whole, torn])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines_module, "HEAD_START_BYTES", 16)
-        found = spans(path, count)
-    assert 1 <= len(found) <= count
+        patch.setattr(lines_module, "PIECE_BYTES", size)
+        found = list(pieces(path, what="", remedy=""))
+    assert len(found) <= path.stat().st_size // size + 1
     joined = [line for span in found for line in numbered_lines(path, what="", remedy="", span=span)]
     assert joined == list(numbered_lines(path, what="", remedy="", span=WHOLE))
     assert b"".join(line for _, line in joined) == b"".join(line for line in [*whole, torn] if line.strip())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +15,26 @@ from modbot.records.jsonl import decode
 from modbot.stages.crew import Crew
 from modbot.stages.report import read_outcome
 
-PRELOAD = "modbot.stages.report"
-
 
 def test_results_come_in_the_order_of_the_tasks_however_many_processes() -> None:
-    with Crew(2, PRELOAD) as crew:
+    with Crew(2) as crew:
         assert list(crew.do([partial(pow, 2, number) for number in range(7)])) == [2**number for number in range(7)]
         assert list(crew.do([partial(pow, 3, 2)])) == [9]
+
+
+def test_a_task_is_asked_for_when_a_process_is_free_for_it() -> None:
+    asked = []
+
+    def tasks() -> Iterator[Callable[[], int]]:
+        for number in range(9):
+            asked.append(number)
+            yield partial(pow, number, 1)
+
+    with Crew(2) as crew:
+        results = crew.do(tasks())
+        assert next(results) == 0
+        assert len(asked) <= 4
+        assert list(results) == list(range(1, 9))
 
 
 def test_without_tasks_there_are_no_results() -> None:
@@ -29,32 +42,33 @@ def test_without_tasks_there_are_no_results() -> None:
 
 
 def test_what_a_task_raises_is_raised_here() -> None:
-    with Crew(1, PRELOAD) as crew, pytest.raises(InputError, match="line 7 is no finding") as raised:
+    with Crew(1) as crew, pytest.raises(InputError, match="line 7 is no finding") as raised:
         list(crew.do([partial(read_outcome, b"{", Path("f.jsonl"), 7)]))
     assert raised.value.where == "f.jsonl"
 
 
 def test_a_failure_of_no_known_reason_is_told_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
-    with Crew(1, PRELOAD) as crew, pytest.raises(ModbotError, match=r"a worker process failed \(JSONDecodeError"):
+    with Crew(1) as crew, pytest.raises(ModbotError, match=r"a worker process failed \(JSONDecodeError"):
         list(crew.do([partial(json.loads, "{")]))
     assert "Traceback" in capfd.readouterr().err
 
 
 def test_a_process_that_dies_is_told() -> None:
     tasks: list[Callable[[], object]] = [partial(time.sleep, 0), partial(os._exit, 3)]
-    with Crew(2, PRELOAD) as crew, pytest.raises(ModbotError, match=r"a worker process died \(exit code 3\)"):
+    with Crew(2) as crew, pytest.raises(ModbotError, match=r"a worker process died \(exit code 3\)"):
         list(crew.do(tasks))
 
 
 def test_whoever_is_still_at_work_is_ended_with_the_block() -> None:
     begun = time.monotonic()
-    with Crew(1, PRELOAD) as crew:
-        crew.do([partial(time.sleep, 60)])
+    tasks: list[Callable[[], object]] = [partial(time.sleep, 0), partial(time.sleep, 60)]
+    with Crew(1) as crew:
+        next(crew.do(tasks))
         pids = [worker.process.pid for worker in crew._workers]
     assert time.monotonic() - begun < 20
     assert [started(pid or 0) for pid in pids] == [None]
 
 
 def test_a_task_and_its_result_are_values() -> None:
-    with Crew(1, PRELOAD) as crew:
+    with Crew(1) as crew:
         assert list(crew.do([partial(decode, b"[1,2]", list)])) == [[1, 2]]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,12 +12,12 @@ import click
 from modbot.cli.judging import (
     MODES,
     const_option,
+    crew_size,
     days_of,
     environment_mode,
     inputs_of,
     jobs_option,
     mode_option,
-    shares,
     tell_rules,
 )
 from modbot.cli.options import PATH, partition_options
@@ -28,11 +27,8 @@ from modbot.records.finding import SEVERITIES
 from modbot.settings import load
 
 if TYPE_CHECKING:
-    from modbot.files.paths import Partition
     from modbot.rules import Mode
     from modbot.stages.compare import Compared
-    from modbot.stages.crew import Crew
-    from modbot.stages.lines import Span
     from modbot.stages.rulebook import Rulebook
 
 
@@ -64,25 +60,12 @@ def ab(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
 
     Over several days the files hold the whole range; each day has its own beside them, with the date in the name.
     """
+    from modbot.stages.compare import AbJob, SampleForm, ab_outputs, compare_days, day_outputs, skip_legacy
     from modbot.stages.crew import Crew
 
     settings = load()
     found, _ = days_of(settings, given["profile"], given["date"], given["dates"], given["analysis"])
-    shared = shares(found, given["jobs"])
-    # The processes of the crew start up while this one does.
-    with Crew(shared.size, "modbot.stages.compare") as crew:
-        _compare(given, found, shared.spans, crew, environment_mode(settings))
-
-
-def _compare(
-    given: Mapping[str, Any],
-    found: Sequence[tuple[Partition, Path]],
-    parts: Sequence[Span],
-    crew: Crew,
-    environment: Mode | None,
-) -> None:
-    from modbot.stages.compare import AbJob, SampleForm, ab_outputs, compare_days, day_outputs, skip_legacy
-
+    environment = environment_mode(settings)
     several = given["dates"] is not None
     whole = ab_outputs(found[-1][0], out_dir=given["out_dir"], out_json=given["out_json"], out_csv=given["out_csv"])
     days = [day_outputs(part, out_dir=given["out_dir"]) for part, _ in found] if several else [whole]
@@ -101,10 +84,11 @@ def _compare(
         compared = skip_legacy(books, outputs)
     else:
         jobs = [
-            AbJob(analysis=analysis, books=books, outputs=each, form=form, spans=parts)
+            AbJob(analysis=analysis, books=books, outputs=each, form=form)
             for (_, analysis), each in zip(found, days, strict=True)
         ]
-        compared = compare_days(jobs, whole if several else None, crew, told)
+        with Crew(crew_size(found, given["jobs"])) as crew:
+            compared = compare_days(jobs, whole if several else None, crew, told)
     _tell(compared, *books)
 
 

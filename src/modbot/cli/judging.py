@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from modbot.files.paths import Partition
     from modbot.records.finding import Severity
     from modbot.rules import Mode
-    from modbot.stages.lines import Span
     from modbot.stages.rulebook import Rulebook
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -113,24 +112,21 @@ def jobs_option(command: F) -> F:
     )(command)
 
 
-class Shares(NamedTuple):
-    """How the work of judging days is shared out: a single day in `spans`, by `size` processes beside this one."""
+def crew_size(found: Sequence[tuple[Partition, Path]], jobs: int | None, *, whole: bool = False) -> int:
+    """How many processes judge beside this one: 0 where it does so itself, which it does with a few records.
 
-    spans: Sequence[Span]
-    size: int
-
-
-def shares(found: Sequence[tuple[Partition, Path]], jobs: int | None, *, whole: bool = False) -> Shares:
-    """What `--jobs` comes to. `whole`: a day must be judged in one piece. No process is begun for a few records."""
-    from modbot.stages.lines import WHOLE, spans, worth
+    `whole`: a day must be judged in one piece.
+    """
+    from modbot.stages.lines import worth
 
     count = min(MOST_JOBS, len(os.sched_getaffinity(0))) if jobs is None else jobs
     paths = [analysis for _, analysis in found]
     if len(paths) > 1:
-        days = min(count, len(paths), worth(paths))
-        return Shares([WHOLE], days if days > 1 else 0)
-    parts = [WHOLE] if whole else spans(paths[0], count)
-    return Shares(parts, len(parts) - 1)
+        count = min(count, len(paths))
+    elif whole:
+        return 0
+    size = min(count, worth(paths))
+    return size if size > 1 else 0
 
 
 def environment_mode(settings: Settings) -> Mode | None:

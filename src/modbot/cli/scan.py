@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ import click
 
 from modbot.cli.judging import (
     const_option,
+    crew_size,
     dated,
     days_of,
     environment_mode,
@@ -21,7 +22,6 @@ from modbot.cli.judging import (
     mode_option,
     severities,
     severity_option,
-    shares,
     tell_rules,
     unjudged_option,
 )
@@ -35,8 +35,6 @@ from modbot.settings import load
 
 if TYPE_CHECKING:
     from modbot.files.paths import Partition
-    from modbot.stages.crew import Crew
-    from modbot.stages.lines import Span
     from modbot.stages.rulebook import ModeRequest, Rulebook
     from modbot.stages.scan import Outputs, ScanJob, Scanned
     from modbot.stages.select import Selection
@@ -91,44 +89,31 @@ class Command:
     def run(self) -> None:
         """Scans the day, or each of the days, and tells what came of it."""
         from modbot.stages.crew import Crew
-
-        given = self._given
-        self._check_flags()
-        found, missing = days_of(self._settings, given["profile"], given["date"], given["dates"], given["analysis"])
-        # Offset and limit count all that came before.
-        counted = given["offset"] or given["limit"] is not None
-        shared = shares(found, given["jobs"], whole=counted)
-        # The processes of the crew start up while this one does.
-        with Crew(shared.size, "modbot.stages.scan") as crew:
-            self._scan(found, missing, shared.spans, crew)
-
-    def _scan(
-        self,
-        found: Sequence[tuple[Partition, Path]],
-        missing: Sequence[str],
-        spans: Sequence[Span],
-        crew: Crew,
-    ) -> None:
         from modbot.stages.rulebook import open_rulebook
         from modbot.stages.scan import scan_days
         from modbot.stages.tally import Tally
 
         given = self._given
+        self._check_flags()
+        found, missing = days_of(self._settings, given["profile"], given["date"], given["dates"], given["analysis"])
         refuse_clashes(
             [*inputs_of(found), ("--rules", given["rules"])],
             [named for part, _ in found for named in self._outputs(part).named],
         )
         book = open_rulebook(given["rules"], self._modes(), consts=dict(given["consts"]))
-        jobs = [job for part, analysis in found if (job := self._job(part, analysis, book, spans)) is not None]
+        jobs = [job for part, analysis in found if (job := self._job(part, analysis, book)) is not None]
         total = Tally()
         unmet = [f"{date}: no p2 records" for date in missing]
         told = cache(lambda: tell_rules(book))
         if not jobs:
             told()
-        for job, scanned in zip(jobs, scan_days(jobs, crew, told), strict=True):
-            _tell(self._title, job.partition, book, scanned)
-            total.merge(scanned.tally)
-            unmet += _unmet(job.partition, job.analysis, scanned)
+        # Offset and limit count all that came before.
+        counted = given["offset"] or given["limit"] is not None
+        with Crew(crew_size(found, given["jobs"], whole=counted)) as crew:
+            for job, scanned in zip(jobs, scan_days(jobs, crew, told), strict=True):
+                _tell(self._title, job.partition, book, scanned)
+                total.merge(scanned.tally)
+                unmet += _unmet(job.partition, job.analysis, scanned)
         if given["dates"] is not None:
             _tell_range(self._title, given["dates"], len(found), total)
         if unmet:
@@ -147,7 +132,7 @@ class Command:
         if given["fallback"] is not None and not given["allow_legacy"]:
             raise SettingError("goes with --allow-legacy", where="--fallback", remedy="Add --allow-legacy.")
 
-    def _job(self, part: Partition, analysis: Path, book: Rulebook, spans: Sequence[Span]) -> ScanJob | None:
+    def _job(self, part: Partition, analysis: Path, book: Rulebook) -> ScanJob | None:
         """The day's scan; None where there is nothing to judge by, and that is allowed."""
         from modbot.stages.scan import ScanJob
 
@@ -172,7 +157,6 @@ class Command:
             all_green=legacy,
             selection=selection,
             outputs=outputs,
-            spans=spans,
         )
 
     def _outputs(self, part: Partition) -> Outputs:

@@ -232,8 +232,9 @@ def _parse(data: bytes) -> Owner | None:
 def hold_file(path: Path, command: str) -> Iterator[Callable[[], None]]:
     """Holds the lease at `path`; gives a function that raises BusyError once another run took it over."""
     lease = Lease(path, command)
-    lease.acquire()
     try:
+        # In here, for a signal may come when it is just taken.
+        lease.acquire()
         yield lease.check
     finally:
         lease.release()

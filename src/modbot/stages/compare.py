@@ -6,11 +6,12 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from modbot.files.atomic import storage_errors, write_bytes, writing
+from modbot.files.atomic import Draft, storage_errors, write_bytes, writing
 from modbot.files.lease import hold
 from modbot.files.paths import Partition
 from modbot.records.evidence import Reading, read
@@ -18,8 +19,8 @@ from modbot.records.finding import DIFF_COLUMNS, RANK, SEVERITIES, UNJUDGED, Out
 from modbot.records.jsonl import decode_any, encode_document, encode_line
 from modbot.stages.crew import Crew
 from modbot.stages.judge import Judged
-from modbot.stages.lines import WHOLE, Span, numbered_lines
-from modbot.stages.parts import Part, append, leave_the_telling, parts_of, swept
+from modbot.stages.lines import WHOLE, Span, p2_lines, p2_pieces
+from modbot.stages.parts import Part, append, judge_in_parts, leave_the_telling, swept
 from modbot.stages.redact import redacted
 from modbot.stages.rulebook import Rulebook
 from modbot.stages.sheet import WriteRow, cell, number, rows
@@ -85,17 +86,12 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AbJob:
-    """The comparison of one day, as a value that can go to another process; `spans` are judged at once."""
+    """The comparison of one day, as a value that can go to another process."""
 
     analysis: Path
     books: tuple[Rulebook, Rulebook]
     outputs: AbOutputs
     form: SampleForm
-    spans: Sequence[Span] = (WHOLE,)
-
-    def lines(self, span: Span) -> Iterator[tuple[int, bytes]]:
-        remedy = "Analyze the day first (modbot analyze), or name them: --analysis"
-        return numbered_lines(self.analysis, what="the p2 records", remedy=remedy, span=span)
 
     def add_failures(self, found: Found) -> None:
         """Counts what could not be evaluated in another process."""
@@ -184,17 +180,11 @@ def _days(jobs: Sequence[AbJob], crew: Crew, begun: Callable[[], None]) -> Itera
 
 def _compare(job: AbJob, crew: Crew, begun: Callable[[], None] = lambda: None) -> tuple[Found, Mapping[str, Any]]:
     """One day."""
-    own, *others = job.spans
     with hold(job.outputs.partition, HOLDER):
         begun()
-        with writing(job.outputs.diff[0]) as diff, parts_of(others, {"diff": diff}, crew) as parts:
+        with writing(job.outputs.diff[0]) as diff:
             rows(diff)(DIFF_COLUMNS)
-            done = crew.do([_Part(job, part) for part in parts])
-            found = _judge(job, own, diff)
-            for part, other in zip(parts, done, strict=True):
-                part.append_to({"diff": diff})
-                job.add_failures(other)
-                found.add(other)
+            found = _judge_in_parts(job, diff, crew) if len(crew) else _judge(job, diff)
         return found, _finish(found, job, job.outputs)
 
 
@@ -219,15 +209,26 @@ class _Part:
     def __call__(self) -> Found:
         leave_the_telling()
         with self.part.writing() as files:
-            return _judge(self.job, self.part.span, files["diff"])
+            return _judge(self.job, files["diff"], self.part.span)
 
 
-def _judge(job: AbJob, span: Span, diff: BinaryIO) -> Found:
+def _judge_in_parts(job: AbJob, diff: Draft, crew: Crew) -> Found:
+    total = Found(job.form.count)
+
+    def add(found: Found) -> None:
+        job.add_failures(found)
+        total.add(found)
+
+    judge_in_parts(p2_pieces(job.analysis), {"diff": diff}, crew, partial(_Part, job), add)
+    return total
+
+
+def _judge(job: AbJob, diff: BinaryIO, span: Span = WHOLE) -> Found:
     """Judges the records of a span by both, and writes those that differ."""
     found = Found(job.form.count)
     write_row = rows(diff)
     judge_a, judge_b = (book.judge(UNJUDGED) for book in job.books)
-    for line_number, line in job.lines(span):
+    for line_number, line in p2_lines(job.analysis, span):
         reading = read(line, line_number)
         a, b = judge_a(reading), judge_b(reading)
         found.count(a, b)

@@ -1,4 +1,8 @@
-"""Processes beside this one that do tasks for it."""
+"""Processes beside this one that do tasks for it.
+
+They are forked, so that they start with all that this process has loaded: a scan that takes four seconds would wait for
+half of one while others load the same again. So a crew is started before anything starts a thread.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,8 @@ import os
 import signal
 import sys
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -25,16 +28,16 @@ PATIENCE_SECONDS = 10.0
 
 
 class Crew:
-    """So many processes, started at once; none, if nothing is said. `preload` is the module that their tasks are from.
+    """So many processes, started at once; none, if nothing is said.
 
     At the end of the `with` block every one is ended, be its task done or not.
     """
 
-    def __init__(self, size: int = 0, preload: str = __name__) -> None:
+    def __init__(self, size: int = 0) -> None:
         self._workers: list[_Worker] = []
         try:
             for _ in range(size):
-                self._workers.append(_Worker(preload))
+                self._workers.append(_Worker())
         except BaseException:
             self.end()
             raise
@@ -48,29 +51,29 @@ class Crew:
     def __len__(self) -> int:
         return len(self._workers)
 
-    def do(self, tasks: Sequence[Task[T]]) -> Iterator[T]:
-        """Has the tasks done: one a process from now on, the others while results are waited for. Results in order.
+    def do(self, tasks: Iterable[Task[T]]) -> Iterator[T]:
+        """Has the tasks done, each taken from `tasks` when a process is free for it. Results in order.
 
         Raises:
             ModbotError: what a task raised; or a process died, or failed for no reason that is known.
         """
-        waiting = deque(enumerate(tasks))
-        busy = [worker for worker, _ in zip(self._workers, tasks, strict=False)]
-        for worker in busy:
-            worker.give(*waiting.popleft())
-        return self._results(len(tasks), waiting, busy)
-
-    def _results(self, count: int, waiting: deque[tuple[int, Task[T]]], busy: list[_Worker]) -> Iterator[T]:
+        waiting = enumerate(tasks)
+        busy: list[_Worker] = []
+        for worker, task in zip(self._workers, waiting, strict=False):
+            worker.give(*task)
+            busy.append(worker)
         done: dict[int, T] = {}
-        for place in range(count):
+        for place in count():
             while place not in done:
+                if not busy:
+                    return
                 ready = wait([worker.pipe for worker in busy])
                 for worker in [worker for worker in busy if worker.pipe in ready]:
                     done[worker.place] = worker.take()
-                    if waiting:
-                        worker.give(*waiting.popleft())
-                    else:
+                    if (following := next(waiting, None)) is None:
                         busy.remove(worker)
+                    else:
+                        worker.give(*following)
             yield done.pop(place)
 
     def end(self) -> None:
@@ -84,10 +87,10 @@ class Crew:
 class _Worker:
     """A process, and the place of the task that it is at."""
 
-    def __init__(self, preload: str) -> None:
-        context = mp.get_context("spawn")
+    def __init__(self) -> None:
+        context = mp.get_context("fork")
         self.pipe, far = context.Pipe()
-        self.process = context.Process(target=_work, args=(far, os.getpid(), preload), daemon=True)
+        self.process = context.Process(target=_work, args=(far, os.getpid()), daemon=True)
         self.process.start()
         far.close()
         self.place = -1
@@ -120,13 +123,12 @@ class _Worker:
         self.pipe.close()
 
 
-def _work(pipe: Connection[Any, Task[Any]], parent: int, preload: str) -> None:
+def _work(pipe: Connection[Any, Task[Any]], parent: int) -> None:
     """The life of a process: a task, its result, the next task, until it is told to end."""
-    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import_module(preload)
-    signal.signal(signal.SIGTERM, _stop)
     try:
+        signal.signal(signal.SIGTERM, _stop)
+        end_with(parent)
         while True:
             pipe.send(_done(pipe.recv()))
     except (EOFError, OSError, InterruptedRunError):

@@ -14,7 +14,7 @@ from modbot.records.evidence import Reading, read
 from modbot.records.finding import Severity
 from modbot.rules import Explanation
 from modbot.stages.judge import Judged, RulesJudge
-from modbot.stages.lines import numbered_lines
+from modbot.stages.lines import p2_lines
 
 Wanted = Callable[[Reading], bool]
 
@@ -178,6 +178,5 @@ def find(analysis: Path, wanted: Wanted, what: str) -> list[Reading]:
 
 
 def _readings(analysis: Path) -> Iterator[Reading]:
-    remedy = "Analyze the day first (modbot analyze), or name them: --analysis"
-    for number, line in numbered_lines(analysis, what="the p2 records", remedy=remedy):
+    for number, line in p2_lines(analysis):
         yield read(line, number)

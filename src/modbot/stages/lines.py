@@ -3,86 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from modbot.errors import InputError
 
 BUFFER_BYTES = 1024 * 1024
 
-HEAD_START_BYTES = 24 * BUFFER_BYTES
-"""What this process has judged when the others have started and counted the lines before theirs.
-
-Less is not worth a process.
-"""
+PIECE_BYTES = 8 * BUFFER_BYTES
+"""What is judged in a fifth of a second: less is not worth the files of its own."""
 
 
 class Span(NamedTuple):
-    """Whole lines of a file: those from byte `start` up to byte `stop`; None: all that follow."""
+    """Whole lines of a file: those from byte `start` up to byte `stop`; None: all that follow.
+
+    `first` is the number of the first of them, from 1.
+    """
 
     start: int = 0
     stop: int | None = None
+    first: int = 1
 
 
 WHOLE = Span()
 
+_P2_RECORDS = "the p2 records"
+_P2_REMEDY = "Analyze the day first (modbot analyze), or name them: --analysis"
 
-def spans(path: Path, count: int) -> list[Span]:
-    """At most `count` spans that take equally long when all are begun at once, the first of them in this process.
 
-    A file that cannot be read, or is none, is one span: what is wrong with it is told by who reads it.
+def pieces(path: Path, *, what: str, remedy: str) -> Iterator[Span]:
+    """The file in pieces of about PIECE_BYTES, one behind the other; each is read for the number of its lines.
+
+    Raises:
+        InputError: as `numbered_lines`.
     """
-    size = _size(path)
-    count = min(count, worth([path]))
-    if count <= 1:
-        return [WHOLE]
-    share = (size - HEAD_START_BYTES) // count
-    with path.open("rb") as data:
-        starts = sorted({_next_line(data, size - share * others) for others in range(1, count)} - {size})
-    ends: list[int | None] = [*starts, None]
-    return [Span(start, end) for start, end in zip([0, *starts], ends, strict=True)]
+    block = bytearray(min(BUFFER_BYTES, PIECE_BYTES))
+    with _reading(path, what, remedy) as data:
+        start, first = 0, 1
+        while True:
+            stop, following = start, first
+            while stop - start < PIECE_BYTES and (size := data.readinto(block)):
+                stop += size
+                following += block.count(b"\n", 0, size)
+            rest = data.readline()
+            stop += len(rest)
+            following += rest.endswith(b"\n")
+            if stop == start:
+                return
+            yield Span(start, stop, first)
+            start, first = stop, following
+
+
+def p2_lines(analysis: Path, span: Span = WHOLE) -> Iterator[tuple[int, bytes]]:
+    """`numbered_lines` of p2 records."""
+    return numbered_lines(analysis, what=_P2_RECORDS, remedy=_P2_REMEDY, span=span)
+
+
+def p2_pieces(analysis: Path) -> Iterator[Span]:
+    """`pieces` of p2 records."""
+    return pieces(analysis, what=_P2_RECORDS, remedy=_P2_REMEDY)
 
 
 def worth(paths: Iterable[Path]) -> int:
     """How many processes there is enough to do for."""
-    return sum(map(_size, paths)) // HEAD_START_BYTES
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _next_line(data: BinaryIO, at: int) -> int:
-    """Where the first line begins behind byte `at`."""
-    data.seek(at)
-    data.readline()
-    return data.tell()
+    return sum(path.stat().st_size for path in paths if path.is_file()) // PIECE_BYTES
 
 
 def numbered_lines(path: Path, *, what: str, remedy: str, span: Span = WHOLE) -> Iterator[tuple[int, bytes]]:
-    """The lines that hold something, with their numbers in the file, from 1.
+    """The lines that hold something, with their numbers in the file.
 
     Raises:
         InputError: the file cannot be read; the message says `what` it is and the `remedy`.
     """
+    with _reading(path, what, remedy) as lines:
+        lines.seek(span.start)
+        left = -1 if span.stop is None else span.stop - span.start
+        for number, line in enumerate(lines, span.first):
+            if not line.isspace():
+                yield number, line
+            left -= len(line)
+            if not left:
+                return
+
+
+@contextmanager
+def _reading(path: Path, what: str, remedy: str) -> Iterator[BufferedReader[FileIO]]:
     try:
-        with path.open("rb", buffering=BUFFER_BYTES) as lines:
-            first = _skip(lines, span.start) + 1 if span.start else 1
-            left = -1 if span.stop is None else span.stop - span.start
-            for number, line in enumerate(lines, first):
-                if not line.isspace():
-                    yield number, line
-                left -= len(line)
-                if not left:
-                    return
+        with BufferedReader(FileIO(path), BUFFER_BYTES) as data:
+            yield data
     except OSError as error:
         raise InputError(f"{what} cannot be read ({error.strerror})", where=str(path), remedy=remedy) from None
-
-
-def _skip(data: BinaryIO, size: int) -> int:
-    """Reads so many bytes, and counts the lines that end in them."""
-    ended = 0
-    while size and (block := data.read(min(size, BUFFER_BYTES))):
-        ended += block.count(b"\n")
-        size -= len(block)
-    return ended

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from modbot.files.atomic import Draft, storage_errors, sweep, tmp_of
-from modbot.stages.crew import Crew
+from modbot.stages.crew import Crew, Task
 from modbot.stages.lines import BUFFER_BYTES, Span
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,43 @@ class Part:
         for name, path in self.files.items():
             append(path, drafts[name])
 
+    def remove(self) -> None:
+        """Removes the part's files, those that were made. Raises StorageError."""
+        for path in self.files.values():
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
 
-@contextmanager
-def parts_of(spans: Sequence[Span], drafts: Mapping[str, Draft], crew: Crew) -> Iterator[list[Part]]:
-    """The parts that the crew judges; their files are gone when the block has ended."""
-    parts = [Part(span, {name: tmp_of(draft.path) for name, draft in drafts.items()}) for span in spans]
+
+def judge_in_parts(
+    pieces: Iterable[Span],
+    drafts: Mapping[str, Draft],
+    crew: Crew,
+    task: Callable[[Part], Task[T]],
+    add: Callable[[T], None],
+) -> None:
+    """Has the crew judge every piece, and joins what comes of it in the order of the pieces.
+
+    `task` judges a part and writes its files; `add` takes what it gives. However this ends, no part's file is left.
+    """
+    parts = deque[Part]()
+
+    def tasks() -> Iterator[Task[T]]:
+        for span in pieces:
+            parts.append(Part(span, {name: tmp_of(draft.path) for name, draft in drafts.items()}))
+            yield task(parts[-1])
+
     try:
-        yield parts
+        for result in crew.do(tasks()):
+            parts[0].append_to(drafts)
+            parts[0].remove()
+            parts.popleft()
+            add(result)
     except BaseException:
         # Whoever is still at a part would make its files again.
         crew.end()
+        for part in parts:
+            part.remove()
         raise
-    finally:
-        for path in chain.from_iterable(part.files.values() for part in parts):
-            with storage_errors(path):
-                path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from modbot.errors import RulesError
 from modbot.files.paths import HASHLISTS_FILE, RULES_FILE, XSIGNALS_FILE
@@ -25,6 +26,9 @@ OPEN_NSFW_SEES = Capabilities(tags=False, ratings=frozenset({"general", "explici
 """The small tagger gives two ratings and no tags."""
 
 SHOWN_ISSUES = 5
+
+_open: WeakValueDictionary[int, Rulebook] = WeakValueDictionary()
+"""The rulebooks of this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,46 +51,24 @@ class ModeRequest:
         return next(((mode, source) for mode, source in sources if mode is not None), ("warn", "the default"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """What a rulebook is made of. `text` is the rules file's; None: it could not be read, for the reason `unread`."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rulebook:
+    """A rules file that was read, whatever came of it.
+
+    A process that was forked since has it as well: to there it goes as its number.
+    """
 
     path: Path
-    text: bytes | None
-    unread: str
-    mode: Mode
     mode_source: str
-    consts: Mapping[str, float]
+    loaded: Loaded
     lists: HashLists
     signals: SignalConfig
 
-    def open(self) -> Rulebook:
-        """The rules, checked and compiled."""
-        if self.text is None:
-            loaded = unreadable(str(self.path), self.unread, mode=self.mode)
-        else:
-            lists = self.lists.lists.keys()
-            loaded = load_rules(self.text, file=str(self.path), mode=self.mode, consts=self.consts, lists=lists)
-        return Rulebook(source=self, loaded=loaded)
+    def __post_init__(self) -> None:
+        _open[id(self)] = self
 
-
-@dataclass(frozen=True, kw_only=True)
-class Rulebook:
-    """A rules file that was read, whatever came of it. To another process it goes as its source, and is opened anew."""
-
-    source: Source
-    loaded: Loaded
-
-    def __reduce__(self) -> tuple[Callable[[], Rulebook], tuple[()]]:
-        return self.source.open, ()
-
-    @property
-    def path(self) -> Path:
-        return self.source.path
-
-    @property
-    def mode_source(self) -> str:
-        return self.source.mode_source
+    def __reduce__(self) -> tuple[Callable[[int], Rulebook], tuple[int]]:
+        return _opened, (id(self),)
 
     @property
     def mode(self) -> Mode:
@@ -162,8 +144,12 @@ class Rulebook:
         """
         self.ruleset.forget_issues()
         group = self.ruleset.groups.get(NSFW_GROUP, Group(()))
-        signals = signals_of(group, self.source.signals)
-        return RulesJudge(self.ruleset, unjudged=unjudged, lists=lists or self.source.lists, signals=signals)
+        signals = signals_of(group, self.signals)
+        return RulesJudge(self.ruleset, unjudged=unjudged, lists=lists or self.lists, signals=signals)
+
+
+def _opened(number: int) -> Rulebook:
+    return _open[number]
 
 
 def unmatchable_under(models: Collection[str], rules: Path | None) -> list[str]:
@@ -199,17 +185,11 @@ def open_rulebook(
     except OSError as error:
         unread = error.strerror or str(error)
     mode, mode_source = modes.settle(None if text is None else file_mode(text))
-    source = Source(
-        path=path,
-        text=text,
-        unread=unread,
-        mode=mode,
-        mode_source=mode_source,
-        consts=consts or {},
-        lists=lists,
-        signals=signals,
-    )
-    return source.open()
+    if text is None:
+        loaded = unreadable(str(path), unread, mode=mode)
+    else:
+        loaded = load_rules(text, file=str(path), mode=mode, consts=consts or {}, lists=lists.lists.keys())
+    return Rulebook(path=path, mode_source=mode_source, loaded=loaded, lists=lists, signals=signals)
 
 
 def signals_of(nsfw_group: Group, config: SignalConfig) -> Signals:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, BinaryIO
@@ -22,8 +23,8 @@ from modbot.records.finding import REPORT_COLUMNS, Severity, finding
 from modbot.records.jsonl import decode, encode_document
 from modbot.stages.crew import Crew
 from modbot.stages.judge import Judge, Judged, legacy_green
-from modbot.stages.lines import WHOLE, Span, numbered_lines
-from modbot.stages.parts import Part, leave_the_telling, parts_of, swept
+from modbot.stages.lines import p2_lines, p2_pieces
+from modbot.stages.parts import Part, judge_in_parts, leave_the_telling, swept
 from modbot.stages.report import part_of, report_beside, report_row
 from modbot.stages.rulebook import Rulebook
 from modbot.stages.select import FILTERS, Selection
@@ -90,7 +91,7 @@ class Outputs:
 class ScanJob:
     """One day's scan, as a value that can go to another process.
 
-    `all_green`: the rules are legacy, and judge nothing. `spans`: the parts of `analysis` that are judged at once.
+    `all_green`: the rules are legacy, and judge nothing.
     """
 
     partition: Partition
@@ -100,7 +101,6 @@ class ScanJob:
     all_green: bool = False
     selection: Selection
     outputs: Outputs
-    spans: Sequence[Span] = (WHOLE,)
 
     def judge(self) -> Judge:
         return legacy_green if self.all_green else self.book.judge(self.unjudged)
@@ -113,10 +113,6 @@ class ScanJob:
         """Counts what could not be evaluated in another process."""
         if failures:
             self.book.ruleset.add_failures(failures)
-
-    def lines(self, span: Span) -> Iterator[tuple[int, bytes]]:
-        remedy = "Analyze the day first (modbot analyze), or name them: --analysis"
-        return numbered_lines(self.analysis, what="the p2 records", remedy=remedy, span=span)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,14 +250,11 @@ def _scan_held(job: ScanJob, crew: Crew) -> Scanned:
     judge, tally = job.judge(), Tally()
     outputs = job.outputs
     extent = extent_of(job.partition, job.analysis)
-    own, *others = job.spans
-    with _drafts(outputs, lambda: bool(extent.partial_by(tally))) as drafts, parts_of(others, drafts, crew) as parts:
-        done = crew.do([_Part(job, part) for part in parts])
-        judge_lines(job.lines(own), judge, job.selection, tally, _emitters(drafts, judge))
-        for part, (counted, failures) in zip(parts, done, strict=True):
-            part.append_to(drafts)
-            tally.merge(counted)
-            job.add_failures(failures)
+    with _drafts(outputs, lambda: bool(extent.partial_by(tally))) as drafts:
+        if len(crew):
+            _judge_in_parts(job, crew, drafts, tally)
+        else:
+            judge_lines(p2_lines(job.analysis), judge, job.selection, tally, _emitters(drafts, judge))
     partial_by = extent.partial_by(tally)
     metrics = tally.metrics(
         wall_time_s=perf_counter() - started,
@@ -275,6 +268,15 @@ def _scan_held(job: ScanJob, crew: Crew) -> Scanned:
     )
     _write_metrics(metrics, outputs)
     return Scanned(tally=tally, metrics=metrics, written=outputs.written(whole=not partial_by), extent=extent)
+
+
+def _judge_in_parts(job: ScanJob, crew: Crew, drafts: Mapping[str, Draft], tally: Tally) -> None:
+    def add(judged: tuple[Tally, Counter[int]]) -> None:
+        counted, failures = judged
+        tally.merge(counted)
+        job.add_failures(failures)
+
+    judge_in_parts(p2_pieces(job.analysis), drafts, crew, partial(_Part, job), add)
 
 
 def _write_metrics(metrics: Mapping[str, Any], outputs: Outputs) -> None:
@@ -328,7 +330,7 @@ class _Part:
         leave_the_telling()
         judge, tally = self.job.judge(), Tally()
         with self.part.writing() as files:
-            lines = self.job.lines(self.part.span)
+            lines = p2_lines(self.job.analysis, self.part.span)
             judge_lines(lines, judge, self.job.selection, tally, _emitters(files, judge))
         return tally, self.job.failures()
 

@@ -12,7 +12,7 @@ from modbot.files.lease import hold
 from modbot.files.paths import Partition
 from modbot.records.evidence import Evidence, read
 from modbot.stages.judge import Signals
-from modbot.stages.lines import numbered_lines
+from modbot.stages.lines import p2_lines
 from modbot.stages.sheet import cell, sheet
 
 COLUMNS = (
@@ -100,8 +100,7 @@ class _Seen:
 
     def near(self, analysis: Path, thresholds: Thresholds, signals: Signals) -> Iterator[Uncertain]:
         """The records of the file that are within the distance of a threshold."""
-        remedy = "Analyze the day first (modbot analyze), or name them: --analysis"
-        for number, line in numbered_lines(analysis, what="the p2 records", remedy=remedy):
+        for number, line in p2_lines(analysis):
             evidence = read(line, number).evidence
             if evidence.error is not None or not evidence.rating:
                 self.unscored += 1
