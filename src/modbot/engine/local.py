@@ -10,6 +10,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -174,6 +175,7 @@ def _signals_held_back() -> Iterator[None]:
     came: list[int] = []
     heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heeded}
+    resource_tracker.ensure_running()  # started together with a process, it would let SIGINT through to that
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_A_TERMINAL)
     try:
         yield
