@@ -38,6 +38,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY)
 
 
+def stacked(batch: Sequence[Input]) -> Array:
+    """The batch as a model takes it on a CPU: one array, float32."""
+    return np.stack(batch, dtype=np.float32)
+
+
 class Session:
     """A model that is ready to run; safe to use in as many threads at once as it has `lanes`.
 
@@ -97,8 +102,8 @@ class Session:
 
     def _one_batch(self, some: Sequence[Input]) -> list[Array]:
         if not self._bound:
-            stacked = np.stack(some).astype(np.float32, copy=False)
-            return list(self._timed(lambda: self.runtime.run(None, {self._input: stacked})[0]))
+            feed = {self._input: stacked(some)}
+            return list(self._timed(lambda: self.runtime.run(None, feed)[0]))
         lane = self._lanes.get()
         try:
             lane.fill(some, room=max(self.batch, len(some)))
