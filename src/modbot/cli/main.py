@@ -33,6 +33,10 @@ COMMANDS = {
 """Name -> the module that defines a click command of that name, and its one line in `modbot --help`."""
 
 
+class _StoppedError(BaseException):
+    """A signal told this process to end. Like KeyboardInterrupt it is no Exception: libraries pass over those."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module only when that command is asked for."""
 
@@ -76,8 +80,9 @@ def main(arguments: list[str], **click_options: Any) -> int:  # noqa: ANN401 - h
         return _fail(str(error), error.exit_code)
     except click.ClickException as error:
         return _refuse(error)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted; what was finished is kept\nGo on with --resume.", InterruptedRunError.exit_code)
+    except (_StoppedError, KeyboardInterrupt, click.Abort) as stopped:
+        how = str(stopped) or "interrupted"
+        return _fail(f"{how}; what was finished is kept\nGo on with --resume.", InterruptedRunError.exit_code)
     except BrokenPipeError:
         # The reader of our output went away (`| head`), and nobody is left to tell: whether all was done is not known.
         for stream in (sys.stdout, sys.stderr):
@@ -129,8 +134,7 @@ def _stop(number: int, _: object) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty():
             _silence(stream)  # a terminal that was closed: what still writes to it must not fail for that
-    name = signal.Signals(number).name
-    raise InterruptedRunError(f"stopped by {name}; what was finished is kept", remedy="Go on with --resume.")
+    raise _StoppedError(f"stopped by {signal.Signals(number).name}")
 
 
 if __name__ == "__main__":
