@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
+import cv2
 import imagehash
 import numpy as np
 import pytest
@@ -467,6 +468,27 @@ def test_a_white_square_is_the_plain_ways(width: int, height: int, size: int, se
 def test_a_large_picture_is_squared_the_plain_way(size: tuple[int, int]) -> None:
     picture = noise(*size, seed=1)
     assert imaging.white_square(picture, 448).tobytes() == padded_then_resized(picture, 448).tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    width=st.integers(1, 900),
+    height=st.integers(1, 900),
+    size=st.sampled_from([1, 7, 32, 64]),
+    seed=st.integers(0, 9),
+)
+@example(width=3000, height=2000, size=320, seed=0)
+@example(width=1500, height=2001, size=320, seed=0)
+@example(width=192, height=192, size=32, seed=0)
+@example(width=191, height=191, size=32, seed=0)
+@example(width=900, height=1, size=32, seed=0)
+@example(width=1, height=900, size=32, seed=0)
+def test_a_black_corner_is_that_of_the_whole_picture(width: int, height: int, size: int, seed: int) -> None:
+    picture = noise(width, height, seed)
+    square = np.zeros((max(width, height), max(width, height), 3), np.uint8)
+    square[:height, :width] = np.asarray(picture)
+    plain = cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR)[:, :, ::-1]
+    assert imaging.black_corner(picture, size).tobytes() == plain.tobytes()
 
 
 def test_a_very_long_picture_is_padded_within_bounds() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import TypeAlias, TypeVar
 
 import imagehash
@@ -85,6 +85,9 @@ _ON_THEIR_SIDE = frozenset(_EXIF_TURNS[orientation] for orientation in (5, 6, 7,
 
 _BAND = 256
 """Rows that are worked on at once where a whole picture would need memory for steps in between."""
+
+_FAR_LARGER = 6
+"""A picture that many times as large as it is to be has so few rows that are read that they are taken one by one."""
 
 LONGEST_SIDE = 8192
 """Beyond this a picture is shrunk before it is padded to a square, which would need more memory than the picture."""
@@ -264,11 +267,25 @@ def black_corner(picture: Picture, size: int) -> Pixels:
     """
     import cv2
 
-    pixels = bgr(bounded(picture))
-    side = max(pixels.shape[:2])
+    picture = bounded(picture)
+    side = max(picture.size)
     square = np.zeros((side, side, 3), dtype=np.uint8)
-    square[: pixels.shape[0], : pixels.shape[1]] = pixels
+    if side < _FAR_LARGER * size:
+        square[: picture.height, : picture.width] = bgr(picture)
+    else:
+        for top in _rows_read(picture.height, side / size):
+            rows = bgr(picture.crop((0, top, picture.width, min(top + 2, picture.height))))
+            square[top : top + len(rows), : picture.width] = rows
     return np.asarray(cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+
+
+def _rows_read(height: int, scale: float) -> Iterator[int]:
+    """The first of the two rows that OpenCV's bilinear reads for each row that it makes, down to `height`."""
+    for row in count():
+        top = math.floor((row + 0.5) * scale - 0.5)
+        if top >= height:
+            return
+        yield top
 
 
 def squeezed_jpeg(picture: Picture, *, size: int, crop: int, of: tuple[int, int] | None = None) -> Picture:
