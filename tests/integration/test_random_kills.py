@@ -265,7 +265,7 @@ def _difference(left: object, expected: object) -> str:
     if not (isinstance(left, bytes) and isinstance(expected, bytes)):
         return f"{left} instead of {expected}"
     lines = zip_longest(left.splitlines(), expected.splitlines())
-    return next(f"{line} instead of {other}" for line, other in lines if line != other)
+    return next(f"{line!r} instead of {other!r}" for line, other in lines if line != other)
 
 
 def _happen(process: subprocess.Popen[str], kind: str, disturb: Disturbance, log: Log) -> bool:
