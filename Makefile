@@ -45,9 +45,10 @@ chaos: setup ## The destructive ones: processes killed, disks filled
 FUZZ := .fuzz
 FUZZ_SECONDS = 600
 fuzz: $(READY) ## Ten minutes of coverage-guided fuzzing of the rules language; FUZZ_SECONDS=60 for less
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(FUZZ)/lib atheris==3.0.0
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(FUZZ)/lib --only-binary atheris atheris==3.0.0
 	PYTHONPATH=$(FUZZ)/lib $(BIN)/python -m tests.fuzz.guided $(FUZZ)/corpus -dict=tests/fuzz/rules.dict \
-		-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=4000 -rss_limit_mb=2000 -artifact_prefix=$(FUZZ)/
+		-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=4000 -rss_limit_mb=2000 -artifact_prefix=$(FUZZ)/ \
+		|| { echo "fuzz: mend what is told above, and keep its input: cp $(FUZZ)/crash-… tests/fuzz/found/NAME.fuzz" >&2; exit 1; }
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -76,4 +77,4 @@ lock: $(READY) ## Resolve anew: locks/dev.txt and requirements-*.txt
 	done
 
 clean: ## Remove the environment and the caches of the tools; models, cache and out stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FUZZ)/lib .mypy_cache .pytest_cache .ruff_cache .hypothesis
