@@ -93,6 +93,19 @@ def test_a_model_that_is_too_sure_is_cooled(
         assert after < before
 
 
+def test_scores_that_no_temperature_fits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them low, whatever the image: a half of each would be nearer, which only an endless heat would make."""
+    records = [record(number, rating=dict.fromkeys(RATINGS, 0.001)) for number in range(96)]
+    write(tmp_path / "p1.jsonl", records)
+    rows = "".join(f"{number:064x},{'general' if number % 2 else 'explicit'}\n" for number in range(96))
+    (tmp_path / "labels.csv").write_text("sha256,rating\n" + rows)
+    files = ["--labels", f"{tmp_path}/labels.csv", "--p1", f"{tmp_path}/p1.jsonl", "--out", f"{tmp_path}/c.yaml"]
+    assert main(["models", "calibrate", *files, "--model", "tiny"]) == 0
+    told = capsys.readouterr().out
+    assert "general: temperature 10 (the highest: no temperature makes these scores fit)" in told
+    assert "sensitive: left as it is" in told
+
+
 def test_calibrated_records_are_taken_by_the_models_own_scores(tmp_path: Path) -> None:
     plain = calibrate(request(tmp_path))
     known: dict[str, Any] = {"digest": "d", "temperatures": {}, "rating": None}
@@ -118,7 +131,7 @@ def test_a_message_of_several_images_names_none(tmp_path: Path) -> None:
     ("records", "complaint"),
     [
         ([record(number) for number in range(49)], "49 of its 96 labels have scores of tiny; 50 are needed"),
-        ([record(number, model="other") for number in range(96)], "0 of its 96 labels"),
+        ([record(number, model="other") for number in range(96)], r"0 of its 96 labels.*\n.*of other: .*--model"),
         ([record(number, revision=f"r{number % 2}") for number in range(96)], "2 revisions of tiny: r0, r1"),
         ([record(number, rating=dict.fromkeys(RATINGS, 0.0)) for number in range(96)], "nothing can be fitted"),
         ([{"row": "x"}, {"sha256": 5}], "line 2: is no p1 record"),

@@ -116,6 +116,11 @@ class Fit:
     after: Quality
     too_few: str | None = None
 
+    @property
+    def is_highest(self) -> bool:
+        """Whether a still higher temperature would fit better: scores all too high or low, or without a meaning."""
+        return self.temperature >= _HIGHEST
+
 
 def fit(scores: Scores, labels: Labels) -> Fit:
     """The temperature of least negative log likelihood, within 0.1 to 10.

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,10 +165,13 @@ def check(name: str, models_dir: Path, *, kind: Kind = "tagger") -> Installed:
     if not _is_there(folder):
         raise _missing(known, name, folder, kind)
     stamp = _stamp(folder)
-    again = f"Remove {folder} and fetch it again: modbot models get {name}"
+    imported = known is None or isinstance(known.source, Import)
+    again = f"Replace it: modbot models {'import FOLDER --as ' if imported else 'get '}{name} --again"
     lock = _read_lock(folder, again)
     digests = (lock.files if lock else {}) | (known.digests if known else {})
-    _compare(folder, digests, again)
+    if different := _difference(folder, digests):
+        file, what = different
+        raise ModelError(what, where=str(folder / file), remedy=again)
     digest = digests.get(MODEL_FILE) or sha256_of(folder / MODEL_FILE)
     return Installed(
         name=name,
@@ -187,15 +190,14 @@ def _revision_of(digest: str) -> str:
     return f"sha256-{digest[:16]}"
 
 
-def _compare(folder: Path, digests: dict[str, str], remedy: str) -> None:
-    """Raises ModelError for the first file that is missing or has another digest."""
+def _difference(folder: Path, digests: Mapping[str, str]) -> tuple[str, str] | None:
+    """The first file that is missing or has another digest, and what is wrong with it."""
     for file, digest in digests.items():
         if Path(file).name != file or not (folder / file).is_file():
-            raise ModelError("is missing", where=str(folder / file), remedy=remedy)
+            return file, "is missing"
         if sha256_of(folder / file) != digest:
-            raise ModelError(
-                f"is not the file that was pinned (sha256 {digest})", where=str(folder / file), remedy=remedy
-            )
+            return file, f"is not the file that was pinned, whose sha256 is {digest}"
+    return None
 
 
 def _stamp(folder: Path) -> Stamp:
@@ -277,8 +279,12 @@ def import_model(
         for path in sorted(weights.parent.iterdir()) if source.is_dir() else ():
             if path.is_file() and (path.name in wanted or any(map(path.match, _BESIDE))):
                 copyfile(path, new / path.name)
-        remedy = f"What is called {name} has to be that very model: import another under a name of its own (--as NAME)."
-        _compare(new, (lock.files if lock else {}) | (known.digests if known else {}), remedy)
+        another = f"What is called {name} has to be the model of the list: give another a name of its own (--as NAME)."
+        for digests, remedy in ((lock.files if lock else {}, damaged), (known.digests if known else {}, another)):
+            if different := _difference(new, digests):
+                file, what = different
+                origin = weights if file == MODEL_FILE else weights.parent / file
+                raise ModelError(what, where=str(origin), remedy=remedy)
         revision = (
             lock.revision if lock else (known.pinned if known else None) or _revision_of(sha256_of(new / MODEL_FILE))
         )

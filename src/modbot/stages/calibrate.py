@@ -73,7 +73,10 @@ def calibrate(request: CalibrateRequest) -> CalibrateSummary:
     where = str(request.labels)
     if len(paired) < LEAST_LABELS:
         what = f"{len(paired)} of its {len(labels)} labels have scores of {request.model}; {LEAST_LABELS} are needed"
-        raise InputError(what, where=where, remedy="Label more images, or name more days' files with --p1.")
+        remedy = "Label more images, or name more days' files with --p1."
+        if not paired and (others := _other_models(request)):
+            remedy = f"p1 has scores of {', '.join(others)}: name the model with --model."
+        raise InputError(what, where=where, remedy=remedy)
     revisions = {wd14.revision for wd14, _ in paired}
     if len(revisions) > 1:
         what = f"the scores are of {len(revisions)} revisions of {request.model}: {', '.join(sorted(revisions))}"
@@ -87,6 +90,11 @@ def calibrate(request: CalibrateRequest) -> CalibrateSummary:
     return CalibrateSummary(
         fits=fits, revision=revision, used=len(paired), missing=len(labels) - len(paired), out=request.out
     )
+
+
+def _other_models(request: CalibrateRequest) -> list[str]:
+    """The models whose scores p1 has, without the one that was asked for."""
+    return sorted({record.wd14.model for record in _records(request.sources) if record.wd14} - {request.model})
 
 
 def _raw(wd14: Wd14) -> Rating:
