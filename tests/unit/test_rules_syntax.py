@@ -147,6 +147,7 @@ def test_quotes_protect_what_they_hold(text: str, held: str) -> None:
         ("rating.", 7, 7, "a name after `.`"),
         ("a; b", 1, 2, "`;`"),
         ("a\x00", 1, 2, "where an operator"),
+        ("a + ¼b", 4, 6, "`¼b` is no name"),
     ],
 )
 def test_what_is_not_in_the_language_is_refused_where_it_stands(text: str, start: int, end: int, told: str) -> None:
