@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 
 import msgspec
@@ -239,24 +239,31 @@ with serve(LocalCoordinator(qps=math.inf, concurrency=1)) as path:
 """
 
 
-def test_what_a_killed_run_leaves_is_swept_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder that a socket's path has room in, which `tmp_path` may have not."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_what_a_killed_run_leaves_is_swept_by_the_next(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
     mine = owner()
-    elsewhere = tmp_path / f"modbot-{'0' * 12}.1.2-of_a_run_elsewhere"
+    elsewhere = short_path / f"modbot-{'0' * 12}.1.2-of_a_run_elsewhere"
     elsewhere.mkdir()
-    linked = tmp_path / f"modbot-{mine}0-linked"  # as a process that ended long ago
+    linked = short_path / f"modbot-{mine}0-linked"  # as a process that ended long ago
     linked.symlink_to(elsewhere)
     command = [sys.executable, "-c", SERVES]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(short_path)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as killed:
         assert killed.stdout is not None
         left = Path(killed.stdout.readline().strip()).parent
         with serve(local()) as path:
-            assert {*tmp_path.iterdir()} == {elsewhere, linked, left, path.parent}
+            assert {*short_path.iterdir()} == {elsewhere, linked, left, path.parent}
         killed.kill()
-    assert {*tmp_path.iterdir()} == {elsewhere, linked, left}
+    assert {*short_path.iterdir()} == {elsewhere, linked, left}
     with serve(local()) as path:
-        assert {*tmp_path.iterdir()} == {elsewhere, linked, path.parent}
+        assert {*short_path.iterdir()} == {elsewhere, linked, path.parent}
 
 
 def test_no_place_for_the_socket_is_told_by_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
