@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import sys
+import weakref
 from importlib import import_module
 from typing import Any, NoReturn, TextIO
 
@@ -91,6 +92,8 @@ def main(arguments: list[str], **click_options: Any) -> int:  # noqa: ANN401 - h
     except OSError as error:
         # Told at the place where it happens wherever modbot expects it; this is the net under the rest.
         return _fail(f"{error.filename or 'disk'}: {error.strerror or error}", ModbotError.exit_code)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return code if isinstance(code, int) else 0
 
 
@@ -118,12 +121,16 @@ def _silence(stream: TextIO) -> None:
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+LOOK_SECONDS = 0.2
+"""How often it is looked whether a signal still takes its effect."""
+
 
 def run(*prefix: str) -> NoReturn:
     """Entry point of `modbot` and of the runbook's scripts, which name their sub-command as `prefix`."""
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP, and a shell's `&` SIGINT
             signal.signal(number, _stop)
+    sys.unraisablehook = _tell_unraisable
     code = main([*prefix, *sys.argv[1:]])
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)  # all is done and told: how it ended is not to be blurred any more
@@ -134,7 +141,29 @@ def _stop(number: int, _: object) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty():
             _silence(stream)  # a terminal that was closed: what still writes to it must not fail for that
-    raise _StoppedError(f"stopped by {signal.Signals(number).name}")
+    raise _watched(_StoppedError(f"stopped by {signal.Signals(number).name}"), number)
+
+
+def _watched(stopped: _StoppedError, number: int) -> _StoppedError:
+    """The same; if it is dropped on its way to `main`, another is raised. Nobody else may keep it.
+
+    It is raised in whatever runs at that moment. That may be a callback, whose errors nobody raises, or the import of
+    an extension that does without what it fails to find.
+    """
+    alive = weakref.ref(stopped)
+
+    def look(*_: object) -> None:
+        if alive() is None:
+            _stop(number, None)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
+    return stopped
+
+
+def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    if not isinstance(unraisable.exc_value, _StoppedError):
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":
