@@ -32,6 +32,7 @@ def rules() -> None:
 @rules.command(epilog="Example: modbot rules validate --rules configs/rules_candidate.yaml --mode strict")
 @click.option("--rules", "path", type=PATH, default=RULES_FILE, show_default=True, help="Rules file.")
 @click.option("--mode", type=MODES, help="Mode.  [default: MODBOT_DSL_MODE, the file's dsl_mode, warn]")
+@click.option("--vocabulary", type=PATH, help="A tagger's selected_tags.csv: warn of tags that it does not have.")
 @click.option("--print-config", is_flag=True, help="Print the file's digest, the mode and which source won.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
 @click.option("--treat-warnings-as-errors", is_flag=True, help="Exit 2 for a warning, too.")
@@ -40,6 +41,7 @@ def validate(
     *,
     path: Path,
     mode: Mode | None,
+    vocabulary: Path | None,
     print_config: bool,
     as_json: bool,
     treat_warnings_as_errors: bool,
@@ -53,7 +55,8 @@ def validate(
     from modbot.stages.rule_tests import run_tests
     from modbot.stages.rulebook import ModeRequest, open_rulebook
 
-    book = open_rulebook(path, ModeRequest(flag=mode, environment=environment_mode(load()), name="--mode"))
+    modes = ModeRequest(flag=mode, environment=environment_mode(load()), name="--mode")
+    book = open_rulebook(path, modes, tags=None if vocabulary is None else _tags(vocabulary))
     loaded = book.loaded
     with unlogged():
         ran = None if loaded.ruleset is None else run_tests(book)
@@ -73,6 +76,15 @@ def validate(
     if not as_json:
         count = 0 if loaded.ruleset is None else len(loaded.ruleset.rules)
         click.echo(f"{path}: {loaded.status}, {counted(count, 'rule')}, {counts}")
+
+
+def _tags(vocabulary: Path) -> frozenset[str]:
+    """The normalised tags that records have from a tagger: those of images in general, none of characters."""
+    from modbot.models.tagger import read_tags
+    from modbot.records.tags import normalise
+
+    known = read_tags(vocabulary)
+    return frozenset(normalise(known.names[index]) for index in known.general)
 
 
 def _accepted(loaded: Loaded, *, allow_disabled: bool) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, cast
 
 from modbot.records.p2 import DETECTION_CLASSES
-from modbot.records.tags import Group, normalise
+from modbot.records.tags import Group, is_pattern, normalise
 from modbot.rules import bound, names, syntax
 from modbot.rules.bound import Bound
 from modbot.rules.issues import Span, did_you_mean
@@ -39,6 +39,8 @@ class Scope:
     features: dict[str, int] = field(default_factory=dict)
     lost_features: set[str] = field(default_factory=set)
     later_features: set[str] = field(default_factory=set)
+    tags: Collection[str] | None = None
+    """The normalised ones that the tagger has; None: any may be."""
     scans: int = 0
     """How many calls have been bound that look at each tag of a group, or each detection, whenever they are met."""
 
@@ -304,7 +306,11 @@ class _Binder:
             message = f"`{text}` is taken as a tag's name here, and is also a group's"
             hint = f'write `max({text})` for the group, `score("{text}")` for the tag'
             self.findings.append(Finding("R2-E001", argument.span, message, hint, remark=True))
-        return bound.Score(normalise(text), node.span)
+        tag = normalise(text)
+        if self._scope.tags is not None and tag not in self._scope.tags:
+            near = near_tag(tag, self._scope.tags)
+            self.findings.append(Finding("R2-G002", argument.span, no_such_tag(tag), near, remark=True))
+        return bound.Score(tag, node.span)
 
     def _class(self, node: syntax.Call, argument: syntax.Expression) -> Bound:
         text = self._word(node, "class", argument)
@@ -370,6 +376,16 @@ class _Binder:
             values.setdefault("gt", bound.Constant(names.GROUP_THRESHOLD, node.span))
         self._scope.scans += function in {"count", "topk_sum"}
         return bound.OfGroup(function, group, tuple(values.values()), node.span)
+
+
+def no_such_tag(name: str) -> str:
+    """What is said of a tag, or a pattern, that the tagger's tags have nothing for."""
+    return f"no tag of the tagger matches `{name}`" if is_pattern(name) else f"the tagger has no tag `{name}`"
+
+
+def near_tag(name: str, tags: Collection[str]) -> str | None:
+    """The tag that was meant, if one that begins so is close: there are too many to look at all."""
+    return did_you_mean(name, [tag for tag in tags if tag[:2] == name[:2]])
 
 
 def _sure(divisor: Bound) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Literal, NamedTuple, cast
 
@@ -14,9 +15,9 @@ import msgspec
 
 from modbot.errors import RulesError
 from modbot.records.finding import SEVERITIES, Severity
-from modbot.records.tags import Group, normalise
+from modbot.records.tags import Group, Patterns, normalise
 from modbot.rules import bound, comments, document, names, reasons, syntax
-from modbot.rules.bind import Checked, Finding, Scope, SiteKind, bind
+from modbot.rules.bind import Checked, Finding, Scope, SiteKind, bind, near_tag, no_such_tag
 from modbot.rules.bound import Site
 from modbot.rules.cases import CaseReader, Cases
 from modbot.rules.compile import FeatureRule, Program, Rule
@@ -77,17 +78,18 @@ def load_rules(
     mode: Mode | None = None,
     consts: Mapping[str, float] = {},
     lists: Collection[str] = (),
+    tags: Collection[str] | None = None,
 ) -> Loaded:
     """The rules in `source`, checked and compiled. `file` names them in messages; nothing is read. Never raises.
 
     `mode` None: the file's own, else `warn`. `consts` are further `const_<NAME>`; `lists` the names that
-    `known.<list>` may have.
+    `known.<list>` may have; `tags` the normalised ones that a tagger has, where others are to be remarked on.
     """
     digest = hashlib.sha256(source).hexdigest()
     try:
         text = document.decode(source)
         root = document.compose(text)
-        loader = _Loader(Source(file, text), mode or _own_mode(root) or "warn", consts, lists)
+        loader = _Loader(Source(file, text), mode or _own_mode(root) or "warn", consts, lists, tags)
         ruleset = loader.load(root)
     except document.DocumentError as error:
         issue = _yaml_issue(source, file, error)
@@ -170,7 +172,14 @@ class _Entry(NamedTuple):
 class _Loader:
     """One pass over one file: collects issues, and keeps what is good."""
 
-    def __init__(self, source: Source, mode: Mode, consts: Mapping[str, float], lists: Collection[str]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        mode: Mode,
+        consts: Mapping[str, float],
+        lists: Collection[str],
+        tags: Collection[str] | None = None,
+    ) -> None:
         self.issues: list[Issue] = []
         self._remarks: list[Issue] = []
         self._untold = 0
@@ -180,6 +189,7 @@ class _Loader:
         self._source = source
         self._consts = consts
         self._lists = lists
+        self._tags = None if tags is None else frozenset(tags)
         self._sites: list[Site] = []
         self._places: tuple[document.Scalar, document.Places] | None = None
 
@@ -233,7 +243,7 @@ class _Loader:
         self._check_mode(top)
         groups = self._groups(top.get("groups"))
         thresholds = self._thresholds(top.get("thresholds"))
-        scope = Scope(groups, {**names.CONSTANTS, **thresholds, **self._consts}, self._lists)
+        scope = Scope(groups, {**names.CONSTANTS, **thresholds, **self._consts}, self._lists, tags=self._tags)
         features = self._features(top.get("features"), scope)
         rules = self._rules(root, top, scope)
         if rules is None:
@@ -321,7 +331,8 @@ class _Loader:
     def _groups(self, entry: _Entry | None) -> dict[str, Group]:
         groups: dict[str, Group] = {}
         keys: dict[str, document.Node] = {}
-        for raw, (key, value) in self._section(entry, "R2-G001").items():
+        section = self._section(entry, "R2-G001")
+        for raw, (key, value) in section.items():
             name = normalise(raw)
             if name in groups:
                 message = f"the group `{name}` stands twice; the last one counts"
@@ -340,7 +351,19 @@ class _Loader:
         if sum(len(group.patterns) for group in groups.values()) > MAX_PATTERNS:
             message = f"the groups have more than {MAX_PATTERNS} patterns with `*`, `?` or `[`"
             raise document.DocumentError(message, document.span(keys[name]))
+        if self._tags is not None:
+            self._check_tags((value for _, value in section.values()), groups, self._tags)
         return groups
+
+    def _check_tags(self, lists: Iterable[document.Node], groups: Mapping[str, Group], tags: frozenset[str]) -> None:
+        """Remarks on the members of groups that are, or match, none of the tags."""
+        patterns = Patterns({pattern for group in groups.values() for pattern in group.patterns})
+        known = {*tags, *itertools.chain.from_iterable(map(patterns.matching, tags))}
+        for item in itertools.chain.from_iterable(each.value for each in lists if isinstance(each, document.Sequence)):
+            name = normalise(item.value) if isinstance(item, document.Scalar) else ""
+            if name and name not in known:
+                near = near_tag(name, tags) if not self._untold else None
+                self._remark("R2-G002", document.span(item), no_such_tag(name), near)
 
     def _members(self, node: document.Sequence) -> Iterator[str]:
         for item in node.value:

@@ -170,8 +170,11 @@ def open_rulebook(
     consts: Mapping[str, float] | None = None,
     hashlists: Path = HASHLISTS_FILE,
     xsignals: Path = XSIGNALS_FILE,
+    tags: Collection[str] | None = None,
 ) -> Rulebook:
     """Reads a rules file, the hash lists and the signals' settings (the latter two: where they exist).
+
+    `tags`: those that a tagger has (normalised), where the issues are to tell of others.
 
     Raises:
         InputError: the hash lists or the signals' settings cannot be used. What is wrong with the rules file is told
@@ -188,7 +191,7 @@ def open_rulebook(
     if text is None:
         loaded = unreadable(str(path), unread, mode=mode)
     else:
-        loaded = load_rules(text, file=str(path), mode=mode, consts=consts or {}, lists=lists.lists.keys())
+        loaded = load_rules(text, file=str(path), mode=mode, consts=consts or {}, lists=lists.lists.keys(), tags=tags)
     return Rulebook(path=path, mode_source=mode_source, loaded=loaded, lists=lists, signals=signals)
 
 
