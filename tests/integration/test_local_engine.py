@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from modbot.engine.local import ATTEMPTS, _signals_held_back, cores_each, run_shards
+from modbot.engine.local import ATTEMPTS, cores_each, run_shards
 from modbot.errors import BusyError, StorageError
 from modbot.files.journal import ShardFiles
+from modbot.files.processes import signals_held_back
 from modbot.records.progress import Event, ShardFailed, ShardFinished
 from tests.engine_jobs import Job
 
@@ -100,7 +101,7 @@ def test_a_signal_waits_until_a_process_is_started(number: signal.Signals) -> No
     came: list[int] = []
     before = signal.signal(number, lambda number, _: came.append(number))
     try:
-        with _signals_held_back():
+        with signals_held_back():
             os.kill(os.getpid(), number)
             time.sleep(0.1)
             assert came == []
@@ -113,10 +114,12 @@ def test_a_signal_waits_until_a_process_is_started(number: signal.Signals) -> No
 
 STARTS = """
 import multiprocessing as mp, signal, sys
-from modbot.engine.local import _signals_held_back
+from multiprocessing import resource_tracker
+from modbot.files.processes import signals_held_back
 
 if __name__ == "__main__":
-    with _signals_held_back():
+    resource_tracker.ensure_running()
+    with signals_held_back():
         process = mp.get_context("spawn").Process(target=signal.raise_signal, args=(int(sys.argv[1]),))
         process.start()
     process.join()
@@ -126,6 +129,5 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_process_is_deaf_to_the_terminal_until_it_will_hear(number: signal.Signals) -> None:
-    """Even the first, with which multiprocessing starts another that lets SIGINT through."""
     done = subprocess.run([sys.executable, "-c", STARTS, str(int(number))], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

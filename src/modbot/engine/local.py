@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
-import signal
 import sys
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from modbot.errors import ModbotError
-from modbot.files.processes import end_with, give_large_blocks_back
+from modbot.files.processes import end_with, give_large_blocks_back, leave_the_terminal, signals_held_back
 from modbot.records.progress import Event, Receipt, ShardFailed, ShardFinished
 from modbot.stages.step import Report, ShardJob
 
@@ -24,12 +22,6 @@ ATTEMPTS = 3
 """How often a shard is begun whose worker process dies under it; each time it goes on behind what it had."""
 
 TICK_SECONDS = 0.5
-
-FROM_A_TERMINAL = (signal.SIGINT, signal.SIGHUP)
-"""A terminal sends them to every process; the workers leave them to the one that leads."""
-
-ENDING = (*FROM_A_TERMINAL, signal.SIGTERM)
-"""What ends a run, by an error raised in its main thread."""
 
 
 def cores_each(parallel: int, jobs: int) -> int:
@@ -70,7 +62,8 @@ class _Worker:
         context = mp.get_context("spawn")
         self.pipe, far = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_work, args=(far, os.getpid(), first), daemon=True)
-        with _signals_held_back():
+        resource_tracker.ensure_running()  # started together with a process, it would let SIGINT through to that
+        with signals_held_back():
             self.process.start()
         far.close()
         self.job: ShardJob | None = None
@@ -166,34 +159,11 @@ class _Pool:
             self._hire()
 
 
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Keeps the signals that end a run until the block has ended, and a terminal's from a process started in it.
-
-    A worker of which only a half was started, or that is told to end before it can see to that, ends with a traceback.
-    """
-    came: list[int] = []
-    heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heeded}
-    resource_tracker.ensure_running()  # started together with a process, it would let SIGINT through to that
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_A_TERMINAL)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for noted in came:
-        signal.raise_signal(noted)
-
-
 def _work(pipe: Connection[Any, ShardJob], parent: int, first: Callable[[], None] | None) -> None:
     """The life of a worker process: a job, its events and its outcome, the next job, until the parent is gone."""
     end_with(parent)
     give_large_blocks_back()
-    for number in FROM_A_TERMINAL:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_A_TERMINAL)
+    leave_the_terminal()
     if first is not None:
         first()
     while True:

@@ -11,8 +11,16 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+FROM_A_TERMINAL = (signal.SIGINT, signal.SIGHUP)
+"""A terminal sends them to every process; workers leave them to the one that leads."""
+
+ENDING = (*FROM_A_TERMINAL, signal.SIGTERM)
+"""What ends a run, by an error raised in its main thread."""
 
 _PR_SET_PDEATHSIG = 1
 _M_MMAP_THRESHOLD = -3
@@ -92,3 +100,30 @@ def give_large_blocks_back() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Keeps the signals that end a run until the block has ended, and a terminal's from a process started in it.
+
+    A worker of which only a half was started, or that is told to end before it can see to that, ends with a traceback.
+    """
+    came: list[int] = []
+    heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heeded}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_A_TERMINAL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for noted in came:
+        signal.raise_signal(noted)
+
+
+def leave_the_terminal() -> None:
+    """Has this process, which `signals_held_back` started, heed no signal that a terminal sends to all."""
+    for number in FROM_A_TERMINAL:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_A_TERMINAL)

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn, Self, TypeVar
 
 from modbot.errors import InterruptedRunError, ModbotError
-from modbot.files.processes import end_with
+from modbot.files.processes import end_with, leave_the_terminal, signals_held_back
 
 T = TypeVar("T")
 Task = Callable[[], T]
@@ -91,7 +91,8 @@ class _Worker:
         context = mp.get_context("fork")
         self.pipe, far = context.Pipe()
         self.process = context.Process(target=_work, args=(far, os.getpid()), daemon=True)
-        self.process.start()
+        with signals_held_back():
+            self.process.start()
         far.close()
         self.place = -1
 
@@ -125,7 +126,7 @@ class _Worker:
 
 def _work(pipe: Connection[Any, Task[Any]], parent: int) -> None:
     """The life of a process: a task, its result, the next task, until it is told to end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_the_terminal()
     try:
         signal.signal(signal.SIGTERM, _stop)
         end_with(parent)
