@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from modbot.models.colour import to_srgb
 from modbot.models.imaging import decode
@@ -80,6 +84,54 @@ def test_a_grey_profile_is_of_grey_images() -> None:
     assert seen(patch((64, 255), "LA"), GREY_LINEAR) == pytest.approx((137, 137, 137), abs=1)
     assert seen(patch(), GREY_LINEAR) == PATCH
     assert seen(patch(64, "L"), ADOBE_RGB) == (64, 64, 64)
+
+
+def test_samples_of_16_bits_follow_their_profile() -> None:
+    samples = Image.fromarray(np.full((4, 4), 64 << 8, np.uint16))
+    assert seen(samples, GREY_LINEAR) == pytest.approx((137, 137, 137), abs=1)
+    assert seen(samples, ADOBE_RGB) == (64, 64, 64)
+
+
+def test_of_colours_of_16_bits_the_high_byte_is_followed() -> None:
+    """Written by hand: Pillow has no such pictures to write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    row = b"\0" + b"".join(bytes((sample, 255)) for sample in PATCH)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    for profile, wanted in ((b"", PATCH), (DISPLAY_P3, seen(patch(), DISPLAY_P3))):
+        colours = chunk(b"iCCP", b"test\0\0" + zlib.compress(profile)) if profile else b""
+        body = header + colours + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+        (frame,) = decode(b"\x89PNG\r\n\x1a\n" + body).frames
+        assert frame.picture.getpixel((0, 0)) == wanted
+
+
+def test_a_picture_that_lies_on_its_side_is_converted_and_turned() -> None:
+    left = patch()
+    left.paste((10, 200, 90), (0, 16, 32, 32))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    (frame,) = decode(encoded(left, "PNG", icc_profile=DISPLAY_P3, exif=exif)).frames
+    assert frame.picture.getpixel((31, 0)) == seen(patch(), DISPLAY_P3)
+    assert frame.picture.getpixel((0, 0)) == seen(patch((10, 200, 90)), DISPLAY_P3)
+
+
+def test_inks_without_a_profile_are_plain() -> None:
+    (frame,) = decode(encoded(patch((51, 102, 204, 128), "CMYK"), "TIFF")).frames
+    wanted = [(255 - ink) * (255 - 128) / 255 for ink in (51, 102, 204)]
+    assert frame.picture.getpixel((0, 0)) == pytest.approx(wanted, abs=1)
+
+
+def test_what_a_png_says_of_colour_without_a_profile_is_not_followed() -> None:
+    chunks = PngInfo()
+    chunks.add(b"gAMA", struct.pack(">I", 100_000))
+    chunks.add(b"cHRM", struct.pack(">8I", *[31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000]))
+    chunks.add(b"cICP", bytes([9, 16, 0, 1]))
+    data = encoded(patch(), "PNG", pnginfo=chunks)
+    assert b"gAMA" in data
+    (frame,) = decode(data).frames
+    assert frame.picture.getpixel((0, 0)) == PATCH
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
