@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 PACKAGE = SOURCE / "modbot"
 
 LAYERS = (
-    {"errors"},
+    {"errors", "words"},
     {"records"},
     {"rules", "signals"},
     {"files"},

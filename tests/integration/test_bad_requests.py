@@ -134,7 +134,7 @@ def test_shards_that_are_not_those_of_the_day(capsys: pytest.CaptureFixture[str]
     assert "modbot split --profile current --date 2025-10-02 --shards 2\n" in told
     assert "--input" not in told
     told = refused(capsys, *TAG, "--shard-glob", "out/profiles/current/p0/shards/shard_00.csv")
-    assert "1 shards match where shards.json counts 2" in told
+    assert "1 shard matches where shards.json counts 2" in told
     (INDEX.parent / "shards" / "shards.json").unlink()
     assert "the split did not end" in refused(capsys, *TAG)
 

@@ -68,9 +68,9 @@ def test_what_lies_there_is_told(cache: Cache, store: Store, tmp_path: Path) -> 
     assert "images: 2 files, 3.5 KB, the oldest unused for 72 h 00 min" in said
     assert "links: 2 attachments known" in said
     for line in (
-        "scores/320n@2: 1 files, 1.0 MB",
-        "scores/tagger@1: 1 files, 1.0 MB",
-        "trt: 1 files, 1.0 MB",
+        "scores/320n@2: 1 file, 1.0 MB",
+        "scores/tagger@1: 1 file, 1.0 MB",
+        "trt: 1 file, 1.0 MB",
         "free: ",
     ):
         assert f"\n{line}" in said
@@ -96,12 +96,12 @@ def test_what_was_not_used_for_longest_goes_first(cache: Cache, store: Store) ->
         put(store, name, 1_000, days_old=days) for name, days in zip("abcd", (10, 20, 40, 0), strict=True)
     )
     said = cache("prune", "--max-bytes", "3KB", "--dry-run")
-    assert "1 images, 1.0 KB would be removed; 3, 3.0 KB left" in said
+    assert "1 image, 1.0 KB would be removed; 3, 3.0 KB left" in said
     assert len(names(store)) == 4
-    assert "1 images, 1.0 KB removed with 1 loose links; 3, 3.0 KB left" in cache("prune", "--older-than", "30d")
+    assert "1 image, 1.0 KB removed with 1 loose link; 3, 3.0 KB left" in cache("prune", "--older-than", "30d")
     assert names(store) == {old.sha256, older.sha256, new.sha256}
     assert store.find("b") == older  # and now it is one that is in use
-    assert "1 images, 1.0 KB removed" in cache("prune", "--max-bytes", "2 kb")
+    assert "1 image, 1.0 KB removed" in cache("prune", "--max-bytes", "2 kb")
     assert names(store) == {older.sha256, new.sha256}
     assert store.find("c") is None
     assert oldest.sha256 not in names(store)
@@ -110,8 +110,8 @@ def test_what_was_not_used_for_longest_goes_first(cache: Cache, store: Store) ->
 def test_what_is_in_use_stays_though_the_limit_is_not_met(cache: Cache, store: Store) -> None:
     recent, old = put(store, "a", 5_000, days_old=0.5), put(store, "b", 1_000, days_old=2)
     said = cache("prune", "--max-bytes", "1KB", "--older-than", "1h", code=1)
-    assert "1 images, 1.0 KB removed" in said
-    assert "5.0 KB are left, more than 1.0 KB: 1 images were used within a day" in said
+    assert "1 image, 1.0 KB removed" in said
+    assert "5.0 KB are left, more than 1.0 KB: 1 image was used within a day" in said
     assert names(store) == {recent.sha256}
     assert old.sha256 not in names(store)
 
@@ -122,7 +122,7 @@ def test_nothing_goes_while_a_step_is_at_work(cache: Cache, store: Store, tmp_pa
     with hold_file(lease, "modbot tag"):
         said = cache("prune", "--older-than", "30d", code=1)
         assert "nothing is removed while a step is at work: 'modbot tag'" in said
-        assert "1 images, 1.0 KB would be removed" in cache("prune", "--older-than", "30d", "--dry-run")
+        assert "1 image, 1.0 KB would be removed" in cache("prune", "--older-than", "30d", "--dry-run")
         assert len(names(store)) == 1
     cache("prune", "--older-than", "30d")
     assert names(store) == set()

@@ -206,7 +206,7 @@ def test_a_dry_run_says_what_there_is_and_sends_nothing(day: RealDay, server: Sa
     ]
     day.env["DISCORD_BOT_TOKEN"] = "a.bot.token"  # noqa: S105 - not one
     out = day.run("fetch", "--dry-run", "--qps", "90").stdout
-    assert "3 links have expired: 3 of them get a fresh link by reading 1 messages" in out
+    assert "3 links have expired: 3 of them get a fresh link by reading 1 message" in out
     assert "7 requests: about 0 s at 45/s" in out
     (day.tree / "status" / "budget.json").write_text(
         json.dumps(

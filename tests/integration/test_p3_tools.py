@@ -87,7 +87,7 @@ def test_a_broken_finding_is_named_by_line_and_key(day: Day, change: dict[str, o
     ran = day.run("contract", "check-findings", "--findings", "f.jsonl")
     assert ran.code == 1
     assert said in ran.out
-    assert "1 breaches of the contract in 3 findings" in ran.err
+    assert "1 breach of the contract in 3 findings" in ran.err
 
 
 @pytest.mark.parametrize("key", ["row", "severity", "rule_id", "reasons", "metrics", "messages", "sha256", "xsignals"])

@@ -239,7 +239,7 @@ class TestJournal:
     def test_a_shard_that_lacks_rows_is_not_finished(self, tmp_path: Path) -> None:
         with journal_of(tmp_path, resume=False) as journal:
             journal.append(line(0))
-            with pytest.raises(IncompleteError, match="1 lines for 2 rows"):
+            with pytest.raises(IncompleteError, match="1 line for 2 rows"):
                 journal.finish(step="p1", rows=2, finished_at="now", counters={}, detail={})
         assert not ShardFiles(tmp_path, "shard_00").receipt.exists()
 

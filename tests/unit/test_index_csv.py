@@ -52,7 +52,7 @@ def test_a_line_break_inside_quotes_is_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "bad"),
     [
-        (b"https://x/1.png", "line 2: 1 cells where the header has 2"),
+        (b"https://x/1.png", "line 2: 1 cell where the header has 2"),
         (b"https://x/1.png,a,b", "line 2: 3 cells where the header has 2"),
         (b",a", "line 2: no url"),
         (b"ftp://x/1.png,a", "line 2: the url does not begin with https://"),

@@ -40,7 +40,7 @@ def test_the_first_source_that_says_a_mode_wins_and_the_banner_names_it(
     mode, source = said[0] if said else ("warn", "the default")
     assert (book.mode, book.mode_source) == (mode, source)
     assert book.loaded.mode == mode
-    assert book.banner.endswith(f"1 rules), mode {mode} (from {source})")
+    assert book.banner.endswith(f"1 rule), mode {mode} (from {source})")
 
 
 def test_a_mode_that_cannot_be_used_counts_as_unset(tmp_path: Path) -> None:

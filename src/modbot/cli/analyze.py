@@ -11,6 +11,7 @@ import click
 from modbot.cli.options import COUNT, PATH, QPS, partition, partition_options, require_engine, tell_unmatchable
 from modbot.errors import SettingError
 from modbot.settings import PROVIDERS, load
+from modbot.words import counted
 
 if TYPE_CHECKING:
     from modbot.signals import GateMode
@@ -127,7 +128,7 @@ def analyze(
     summary = analyze_day(part, settings, request, shard_glob=shard_glob, status_file=status_file, telling=telling)
     m = summary.metrics
     click.echo(
-        f"p2: {m['records']} records, NudeNet on {m['nudenet_executed']}, known of {m['nudenet_reused']}, "
+        f"p2: {counted(m['records'], 'record')}, NudeNet on {m['nudenet_executed']}, known of {m['nudenet_reused']}, "
         f"skipped {m['nudenet_skipped']}, "
         f"failed {m['nudenet_failed']}; {m['wall_time_s']:.1f} s ({', '.join(m['running']) or 'no detector'})"
     )

@@ -9,6 +9,7 @@ import click
 from modbot.cli.options import AGE, SIZE
 from modbot.errors import SettingError, UnmetError
 from modbot.settings import load
+from modbot.words import counted
 
 SHOWN = 20
 
@@ -31,9 +32,9 @@ def stats() -> None:
     facts(
         f"{settings.cache_dir}",
         [
-            ("images", f"{found.images.files} files, {amount(found.images.bytes)}{unused}"),
-            ("links", f"{found.links} attachments known"),
-            *((part.name, f"{part.files} files, {amount(part.bytes)}") for part in found.others),
+            ("images", f"{counted(found.images.files, 'file')}, {amount(found.images.bytes)}{unused}"),
+            ("links", f"{counted(found.links, 'attachment')} known"),
+            *((part.name, f"{counted(part.files, 'file')}, {amount(part.bytes)}") for part in found.others),
             ("free", amount(found.free)),
         ],
     )
@@ -54,10 +55,10 @@ def verify() -> None:
         click.echo(f"damaged, removed: {digest}")
     if len(found.damaged) > SHOWN:
         click.echo(f"… and {len(found.damaged) - SHOWN} more")
-    click.echo(f"{found.images} images, {amount(found.bytes)}: {len(found.damaged)} damaged")
+    click.echo(f"{counted(found.images, 'image')}, {amount(found.bytes)}: {len(found.damaged)} damaged")
     if found.damaged:
         raise UnmetError(
-            f"{len(found.damaged)} images were damaged, and are removed",
+            counted(len(found.damaged), "image was damaged, and is removed", "images were damaged, and are removed"),
             where=str(settings.cache_dir),
             remedy="modbot fetch gets those of its day again while their links last; p1 does, too.",
         )
@@ -89,15 +90,15 @@ def prune(*, max_bytes: int | None, older_than: float | None, dry_run: bool) -> 
         dry_run=dry_run,
     )
     would = "would be removed" if dry_run else "removed"
-    links = f" with {done.links} loose links" if done.links else ""
+    links = f" with {counted(done.links, 'loose link')}" if done.links else ""
     click.echo(
-        f"{done.removed} images, {amount(done.removed_bytes)} {would}{links}; "
+        f"{counted(done.removed, 'image')}, {amount(done.removed_bytes)} {would}{links}; "
         f"{done.left}, {amount(done.left_bytes)} left"
     )
     if max_bytes is not None and done.left_bytes > max_bytes:
         raise UnmetError(
             f"{amount(done.left_bytes)} are left, more than {amount(max_bytes)}: "
-            f"{done.recent} images were used within a day",
+            f"{counted(done.recent, 'image was', 'images were')} used within a day",
             where="--max-bytes",
             remedy="Run it again tomorrow, or set a higher limit.",
         )

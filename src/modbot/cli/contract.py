@@ -10,6 +10,7 @@ import click
 from modbot.cli.options import PATH, partition, partition_options
 from modbot.errors import UnmetError
 from modbot.settings import load
+from modbot.words import counted
 
 if TYPE_CHECKING:
     from modbot.stages.contract import Checked
@@ -31,7 +32,7 @@ def check_findings(profile: str | None, date: str, findings: Path | None) -> Non
     from modbot.stages.contract import check_findings as check
 
     path = findings or partition(load(), profile, date).findings
-    _tell(path, check(path), "findings")
+    _tell(path, check(path), "finding")
 
 
 @contract.command(epilog="Example: modbot contract check-report --date 2025-10-01")
@@ -48,19 +49,19 @@ def check_report(profile: str | None, date: str, report: Path | None, findings: 
     part = partition(load(), profile, date)
     path = report or part.report
     usual = part.findings if report is None and part.findings.exists() else None
-    _tell(path, check(path, findings or usual), "rows")
+    _tell(path, check(path, findings or usual), "row")
 
 
 def _tell(path: Path, checked: Checked, what: str) -> None:
     if not checked.count:
-        click.echo(f"{path}: {checked.lines} {what}, as the contract says")
+        click.echo(f"{path}: {counted(checked.lines, what)}, as the contract says")
         return
     for problem in checked.problems:
         click.echo(f"{path}, {problem}")
     if checked.count > len(checked.problems):
         click.echo(f"… and {checked.count - len(checked.problems)} more")
     raise UnmetError(
-        f"{checked.count} breaches of the contract in {checked.lines} {what}",
+        f"{counted(checked.count, 'breach', 'breaches')} of the contract in {counted(checked.lines, what)}",
         where=str(path),
         remedy="docs/contracts/p3.md says what is expected.",
     )

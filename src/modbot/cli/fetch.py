@@ -19,6 +19,7 @@ from modbot.cli.options import (
     this_run,
 )
 from modbot.settings import load
+from modbot.words import counted
 
 if TYPE_CHECKING:
     from modbot.engine.fetch import FetchSummary
@@ -85,29 +86,33 @@ def _foretell(f: Forecast) -> None:
 
     kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(f.refused.items()))
     refused = f"{f.refused.total()} that cannot be fetched ({kinds})" if kinds else ""
-    other = [refused, f"{f.files} local files" if f.files else ""]
-    click.echo(f"{f.rows} links: " + ", ".join([f"{f.attachments} distinct attachments", *filter(None, other)]))
+    other = [refused, counted(f.files, "local file") if f.files else ""]
+    click.echo(
+        f"{counted(f.rows, 'link')}: "
+        + ", ".join([counted(f.attachments, "distinct attachment"), *filter(None, other)])
+    )
     if f.refused[FORBIDDEN]:
         click.echo(f"{FORBIDDEN}: name further hosts to fetch from with --allow-host or MODBOT_ALLOW_HOSTS")
     click.echo(f"{f.stored} stored, {f.attachments - f.stored} not")
     if f.expired:
         way = (
-            f"{f.refreshable} of them get a fresh link by reading {f.messages} messages"
+            f"{f.refreshable} of them get a fresh link by reading {counted(f.messages, 'message')}"
             if f.token
             else "set DISCORD_BOT_TOKEN for fresh links"
         )
-        click.echo(f"{f.expired} links have expired: {way}")
+        click.echo(f"{counted(f.expired, 'link has', 'links have')} expired: {way}")
     slowest = f.slowest
     limited = slowest.rate.qps is not None or slowest.rest_s
     time = f"about {duration(slowest.seconds)} at {slowest.rate}" if limited else "no limit of requests a second"
     rest = f", of which {duration(slowest.rest_s)} are a rest that {slowest.host} asked for" if slowest.rest_s else ""
-    click.echo(f"{f.requests} requests: {time}{rest}\nnothing was sent")
+    click.echo(f"{counted(f.requests, 'request')}: {time}{rest}\nnothing was sent")
 
 
 def _tell(summary: FetchSummary) -> None:
     m = summary.metrics
     click.echo(
-        f"fetch: {m['rows']} rows, {m['images_ok']} in the store, {failures(m)}; {m['requests']} requests, "
-        f"{m['bytes'] / 1e6:.1f} MB, {m['store_hits']} were stored already, {this_run(m)}"
+        f"fetch: {counted(m['rows'], 'row')}, {m['images_ok']} in the store, {failures(m)}; "
+        f"{counted(m['requests'], 'request')}, {m['bytes'] / 1e6:.1f} MB, "
+        f"{m['store_hits']} were stored already, {this_run(m)}"
     )
     click.echo(f"{summary.metrics_file}\n{summary.lines}")

@@ -9,6 +9,7 @@ import click
 
 from modbot.cli.options import PATH, partition, partition_options
 from modbot.settings import load
+from modbot.words import counted
 
 _OUT = click.option("--out", type=PATH, help="Index CSV.  [default: OUT_DIR/profiles/NAME/p0/p0_DAY.csv]")
 _REPLACE = click.option("--replace", is_flag=True, help="Replace the index that is there.")
@@ -56,4 +57,4 @@ def _write(
 
     part = partition(load(), profile, date)
     count = write_index(part, rows, source=source, out=out, replace=replace)
-    click.echo(f"{count} rows: {out or part.index}")
+    click.echo(f"{counted(count, 'row')}: {out or part.index}")

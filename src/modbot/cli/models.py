@@ -10,6 +10,7 @@ import click
 from modbot import settings
 from modbot.cli.options import PATH, partition, partition_options
 from modbot.errors import ModelError, UnmetError
+from modbot.words import counted
 
 if TYPE_CHECKING:
     from modbot.models.calibration import Fit
@@ -131,7 +132,9 @@ def calibrate(
     for name, fit in summary.fits.items():
         _tell(name, fit)
     missing = f", {summary.missing} have no scores" if summary.missing else ""
-    click.echo(f"{summary.out}: {model or loaded.wd14_model} {summary.revision}, {summary.used} labels{missing}")
+    click.echo(
+        f"{summary.out}: {model or loaded.wd14_model} {summary.revision}, {counted(summary.used, 'label')}{missing}"
+    )
 
 
 def _tell(name: str, fit: Fit) -> None:

@@ -14,6 +14,7 @@ import click
 from modbot.errors import SettingError
 from modbot.files.paths import Partition, check_date, check_profile
 from modbot.settings import Settings, count, qps
+from modbot.words import counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -145,7 +146,7 @@ def this_run(metrics: Mapping[str, Any]) -> str:
     """`3.9 s`, and where the day's counts are of more than this run, how much this run did."""
     done, rows = metrics["run"]["done"], metrics["rows"]
     text = f"{metrics['wall_time_s']:.1f} s"
-    return text if done == rows else f"{text} in this run, which did {done} rows; the counts are the day's"
+    return text if done == rows else f"{text} in this run, which did {counted(done, 'row')}; the counts are the day's"
 
 
 def partition(settings: Settings, profile: str | None, date: str) -> Partition:

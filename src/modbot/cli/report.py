@@ -11,6 +11,7 @@ from modbot.cli.judging import kept_of, severities, severity_option
 from modbot.cli.options import PATH, partition, partition_options
 from modbot.files.outputs import refuse_clashes
 from modbot.settings import load
+from modbot.words import counted
 
 if TYPE_CHECKING:
     from modbot.records.finding import Severity
@@ -39,4 +40,4 @@ def report(
     )
     written = write_report(part, severities(severity), findings=findings, out=out)
     left_out = f", {written.left_out} left out" if written.left_out else ""
-    click.echo(f"{written.rows} findings{left_out}: {written.path}")
+    click.echo(f"{counted(written.rows, 'finding')}{left_out}: {written.path}")

@@ -13,6 +13,7 @@ from modbot.cli.options import PATH, partition, partition_options
 from modbot.errors import RulesError, UnmetError
 from modbot.files.paths import RULES_FILE
 from modbot.settings import load
+from modbot.words import counted
 
 if TYPE_CHECKING:
     from modbot.cli.explaining import Line
@@ -49,7 +50,6 @@ def validate(
 ) -> None:
     """Check a rules file: exit code 0 where all of it runs and all of its own tests pass, 2 otherwise."""
     from modbot.cli.explaining import unlogged
-    from modbot.cli.show import counted
     from modbot.records.jsonl import encode_document
     from modbot.rules import render
     from modbot.stages.rule_tests import run_tests

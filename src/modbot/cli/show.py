@@ -54,8 +54,3 @@ def grid(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> No
 def counts(numbers: Mapping[str, int]) -> str:
     """`red 3, orange 0`; empty for none."""
     return ", ".join(f"{name} {count}" for name, count in numbers.items())
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 record`, `2 records`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -9,6 +9,7 @@ import click
 from modbot.cli.options import COUNT, PATH, partition, partition_options
 from modbot.files.paths import date_of_index
 from modbot.settings import load
+from modbot.words import counted
 
 SHOWN_PROBLEMS = 10
 
@@ -37,6 +38,6 @@ def split(profile: str | None, date: str, count: int, source: Path | None, folde
     for problem in problems[:SHOWN_PROBLEMS]:
         click.echo(f"{shards.source}, {problem}", err=True)
     if len(problems) > SHOWN_PROBLEMS:
-        click.echo(f"… and {len(problems) - SHOWN_PROBLEMS} more malformed rows", err=True)
+        click.echo(f"… and {counted(len(problems) - SHOWN_PROBLEMS, 'more malformed row')}", err=True)
     bad = f", {len(problems)} malformed (each becomes a record with an error)" if problems else ""
-    click.echo(f"{shards.total} rows{bad} in {shards.count} shards: {folder or part.shards}")
+    click.echo(f"{counted(shards.total, 'row')}{bad} in {counted(shards.count, 'shard')}: {folder or part.shards}")

@@ -21,6 +21,7 @@ from modbot.cli.options import (
 )
 from modbot.errors import SettingError
 from modbot.settings import PRECISIONS, PROVIDERS, load
+from modbot.words import counted
 
 if TYPE_CHECKING:
     from modbot.engine.p1 import TagSummary
@@ -153,8 +154,9 @@ def tag(
 def _tell(summary: TagSummary) -> None:
     m = summary.metrics
     click.echo(
-        f"p1: {m['rows']} rows, {m['images_ok']} images, {failures(m)}; {m['records']} records; "
-        f"{m['requests']} requests, {m['store_hits']} from the store, {m['inferred']} inferred, "
+        f"p1: {counted(m['rows'], 'row')}, {counted(m['images_ok'], 'image')}, {failures(m)}; "
+        f"{counted(m['records'], 'record')}; {counted(m['requests'], 'request')}, "
+        f"{m['store_hits']} from the store, {m['inferred']} inferred, "
         f"{this_run(m)} ({', '.join(m['running'])})"
     )
     click.echo(f"p1: {summary.flow}\n{summary.merged}\n{summary.metrics_file}")

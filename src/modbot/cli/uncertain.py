@@ -11,6 +11,7 @@ from modbot.cli.judging import inputs_of
 from modbot.cli.options import COUNT, PATH, partition, partition_options
 from modbot.files.outputs import refuse_clashes
 from modbot.settings import load
+from modbot.words import counted
 
 
 class Score(click.ParamType[float]):
@@ -54,7 +55,6 @@ def uncertain(
     analysis: Path | None,
 ) -> None:
     """Sample the records nearest to the thresholds for review."""
-    from modbot.cli.show import counted
     from modbot.records.tags import Group
     from modbot.stages.configs import read_signal_config
     from modbot.stages.rulebook import signals_of

@@ -32,6 +32,7 @@ from modbot.records.progress import (
 )
 from modbot.stages.metrics import Times
 from modbot.stages.step import Bus, Report, ShardJob, Step, Throttle, utc_now
+from modbot.words import counted
 
 LEASE_SECONDS = 2.0
 """How often a run looks whether the partition is still its own."""
@@ -116,7 +117,7 @@ def run_step(
     bus.drain(board.hear)
     board.write()
     if failed:
-        what = f"{len(failed)} of {len(step.jobs)} shards did not finish: {', '.join(failed[:5])}"
+        what = f"{len(failed)} of {counted(len(step.jobs), 'shard')} did not finish: {', '.join(failed[:5])}"
         see = f"; {status_file} says why" if status_file is not None else ""
         raise ShardsFailedError(what, where=step.name, remedy=f"Run the same command again with --resume{see}.")
     still_ours()

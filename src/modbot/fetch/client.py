@@ -36,6 +36,7 @@ from modbot.fetch.store import MAX_BYTES, Store, Stored, TooLargeError
 from modbot.records.index import DISCORD_CDN_HOSTS, IndexRow, attachment_key
 from modbot.records.jsonl import decode_any
 from modbot.records.p1 import RecordError
+from modbot.words import counted
 
 T = TypeVar("T")
 
@@ -522,12 +523,12 @@ def _refuse_a_part(image: _Image, size: int, response: aiohttp.ClientResponse) -
     whole = response.content_length
     least = (told or 0) if whole is None else whole  # without a length, a connection that broke looks like the end
     if size < least:
-        raise _PassingError(FAILED, f"the transfer broke off after {size} bytes", response.status)
+        raise _PassingError(FAILED, f"the transfer broke off after {counted(size, 'byte')}", response.status)
     if size == 0:
         raise _PassingError(FAILED, "the server sent no bytes", response.status)
     if told is not None and size != told and not image.doubted:
         image.doubted = True
-        raise _DoubtError(FAILED, f"{size} bytes came, the index tells of {told}", response.status)
+        raise _DoubtError(FAILED, f"{counted(size, 'byte')} came, the index tells of {told}", response.status)
 
 
 def _told(row: IndexRow, url: URL) -> int | None:

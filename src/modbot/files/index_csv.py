@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from modbot.errors import InputError
 from modbot.records.index import COLUMNS, IndexRow
+from modbot.words import counted
 
 ROW_COLUMN = "row"
 BAD_COLUMN = "bad_row"
@@ -75,7 +76,7 @@ class IndexFile:
                 continue
             bad, cells = problem, found or []
             if bad is None and len(cells) != width:
-                bad = f"{len(cells)} cells where the header has {width}"
+                bad = f"{counted(len(cells), 'cell')} where the header has {width}"
             if any(map(_has_surrogates, cells)):
                 cells = [cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for cell in cells]
                 bad = bad or "not UTF-8"

@@ -21,6 +21,7 @@ from modbot.files.atomic import TMP_SUFFIX, publish, storage_errors, write_all, 
 from modbot.records import jsonl
 from modbot.records.p1 import RecordError
 from modbot.records.progress import Receipt
+from modbot.words import counted
 
 T = TypeVar("T")
 
@@ -258,7 +259,7 @@ class Journal:
             detail=detail,
         )
         if receipt.lines != rows:
-            what = f"{receipt.lines} lines for {rows} rows"
+            what = f"{counted(receipt.lines, 'line')} for {counted(rows, 'row')}"
             raise IncompleteError(what, where=str(self.path), remedy=AGAIN)
         with storage_errors(self._files.lines):
             self._files.receipt.unlink(missing_ok=True)

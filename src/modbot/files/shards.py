@@ -15,6 +15,7 @@ from modbot.files.journal import file_digest
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import Partition
 from modbot.records import jsonl
+from modbot.words import counted
 
 SET_FILE = "shards.json"
 MAX_SHARDS = 100_000
@@ -165,7 +166,7 @@ def _mismatch(shards: ShardSet, partition: Partition, found: set[str], folder: P
         return f"the shards are of profile {shards.profile}, not of {partition.profile}"
     files = [f"{name}.csv" for name in shards.names()]
     if found != set(files):
-        return f"{len(found)} shards match where shards.json counts {shards.count}"
+        return f"{counted(len(found), 'shard matches', 'shards match')} where shards.json counts {shards.count}"
     source = Path(shards.source)
     if source.exists() and file_digest(source) != shards.digest:
         return f"the shards are not of {source} as it is now"

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from modbot.errors import InputError
 from modbot.records import jsonl
 from modbot.records.p1 import Calibrated, Rating, Wd14
+from modbot.words import counted
 
 RATINGS = Rating.__struct_fields__
 LEAST_OF_EACH = 10
@@ -135,7 +136,7 @@ def fit(scores: Scores, labels: Labels) -> Fit:
     if not given.any():
         return Fit(1.0, positives, negatives, before, before, "the model does not give it")
     if min(positives, negatives) < LEAST_OF_EACH:
-        few = f"{positives} images with it, {negatives} without: {LEAST_OF_EACH} of each are needed"
+        few = f"{counted(positives, 'image')} with it, {negatives} without: {LEAST_OF_EACH} of each are needed"
         return Fit(1.0, positives, negatives, before, before, few)
     temperature = _least(_logits(scores[given]), labels[given])
     return Fit(temperature, positives, negatives, before, quality(heated(scores, temperature), labels))

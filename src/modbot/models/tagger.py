@@ -21,6 +21,7 @@ from modbot.models.sessions import Input
 from modbot.records import jsonl
 from modbot.records.p1 import RAW_TAGS, Rating, TagScore, Wd14
 from modbot.records.tags import normalise
+from modbot.words import counted
 
 OPEN_NSFW = "open_nsfw"
 
@@ -187,7 +188,8 @@ class Wd14Tagger(_OnSession):
             outputs = session.run([blank])[0].size
         if outputs != len(self._tags.names):
             raise ModelError(
-                f"the model has {outputs} outputs, {model.tags.name} has {len(self._tags.names)} tags",
+                f"the model has {counted(outputs, 'output')}, "
+                f"{model.tags.name} has {counted(len(self._tags.names), 'tag')}",
                 where=str(model.folder),
                 remedy="Model and tag list have to be of the same release.",
             )

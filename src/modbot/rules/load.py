@@ -23,6 +23,7 @@ from modbot.rules.cases import CaseReader, Cases
 from modbot.rules.compile import FeatureRule, Program, Rule
 from modbot.rules.issues import Issue, Level, Source, Span, did_you_mean
 from modbot.rules.ruleset import Mode, RuleSet
+from modbot.words import counted
 
 Status = Literal["ok", "invalid", "error"]
 
@@ -216,7 +217,9 @@ class _Loader:
         """All issues in the order of the file; of too many remarks, the last says how many more there are."""
         remarks = self._remarks
         if self._untold:
-            last = msgspec.structs.replace(remarks[-1], hint=f"… and {self._untold} more warnings like these")
+            last = msgspec.structs.replace(
+                remarks[-1], hint=f"… and {counted(self._untold, 'more warning like it', 'more warnings like these')}"
+            )
             remarks = [*remarks[:-1], last]
         return tuple(sorted([*self.issues, *remarks], key=lambda issue: (issue.line, issue.column, issue.code)))
 

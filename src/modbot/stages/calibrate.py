@@ -15,6 +15,7 @@ from modbot.models.calibration import RATINGS, Fit, document, fit_all
 from modbot.records import jsonl
 from modbot.records.p1 import Rating, Wd14
 from modbot.stages.lines import numbered_lines
+from modbot.words import counted
 
 LEAST_LABELS = 50
 
@@ -72,7 +73,8 @@ def calibrate(request: CalibrateRequest) -> CalibrateSummary:
     paired = [(scored[label.image], label.rating) for label in labels if label.image in scored]
     where = str(request.labels)
     if len(paired) < LEAST_LABELS:
-        what = f"{len(paired)} of its {len(labels)} labels have scores of {request.model}; {LEAST_LABELS} are needed"
+        found = f"{len(paired)} of its {counted(len(labels), 'label')} have scores of {request.model}"
+        what = f"{found}; {LEAST_LABELS} are needed"
         remedy = "Label more images, or name more days' files with --p1."
         if not paired and (others := _other_models(request)):
             remedy = f"p1 has scores of {', '.join(others)}: name the model with --model."

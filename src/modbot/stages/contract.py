@@ -20,6 +20,7 @@ from modbot.errors import InputError
 from modbot.records.finding import REPORT_COLUMNS, SEVERITIES
 from modbot.records.jsonl import decode_any
 from modbot.stages.lines import numbered_lines
+from modbot.words import counted
 
 SCHEMA = "p3_findings.schema.json"
 KEPT = 20
@@ -147,7 +148,7 @@ def _check_rows(checked: Checked, rows: Iterator[list[str]], width: int, finding
             checked.add(f"row {number}: there is no finding for it")
     missing = sum(1 for _ in severities)
     if missing:
-        checked.add(f"{missing} findings have no row")
+        checked.add(counted(missing, "finding has no row", "findings have no row"))
 
 
 class _Severity(msgspec.Struct):
@@ -166,7 +167,7 @@ def _severities(findings: Path) -> Iterator[Any]:
 
 def _row_problems(row: list[str], width: int) -> Iterator[str]:
     if len(row) != width:
-        yield f"{len(row)} cells, not {width}"
+        yield f"{counted(len(row), 'cell')}, not {width}"
         return
     cells = dict(zip(REPORT_COLUMNS, row, strict=False))
     if cells["severity"] not in SEVERITIES:

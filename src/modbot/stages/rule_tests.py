@@ -16,6 +16,7 @@ from modbot.stages.explain import Explained, explain
 from modbot.stages.hashlists import HashList, HashLists
 from modbot.stages.judge import Judged, RulesJudge
 from modbot.stages.rulebook import Rulebook
+from modbot.words import counted
 
 _DIGEST = "0" * 64
 _WIDTH = 110
@@ -58,9 +59,8 @@ class RanTests(msgspec.Struct, frozen=True, kw_only=True):
     def summary(self) -> str:
         """`21 tests, 2 failed`."""
         count = len(self.results) + self.broken
-        told = f"{count} test" if count == 1 else f"{count} tests"
         parts = [f"{len(self.failed)} failed" if self.failed else "", f"{self.broken} broken" if self.broken else ""]
-        return ", ".join([told, *filter(None, parts)])
+        return ", ".join([counted(count, "test"), *filter(None, parts)])
 
     @property
     def shown(self) -> dict[str, Any]:

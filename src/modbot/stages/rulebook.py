@@ -20,6 +20,7 @@ from modbot.signals import SignalConfig, compute
 from modbot.stages.configs import NSFW_GROUP, read_at_most, read_signal_config
 from modbot.stages.hashlists import HashLists, load_hashlists
 from modbot.stages.judge import RulesJudge, Signals
+from modbot.words import counted
 
 OPEN_NSFW = "open_nsfw"
 OPEN_NSFW_SEES = Capabilities(tags=False, ratings=frozenset({"general", "explicit"}))
@@ -105,9 +106,9 @@ class Rulebook:
     @property
     def banner(self) -> str:
         """One line: the file, its digest, the mode and which source won."""
-        count = "no" if self.loaded.ruleset is None else str(len(self.loaded.ruleset.rules))
+        count = "no rules" if self.loaded.ruleset is None else counted(len(self.loaded.ruleset.rules), "rule")
         mode = f"mode {self.mode} (from {self.mode_source})"
-        return f"rules: {self.path} (sha256 {self.loaded.digest[:12]}, {count} rules), {mode}"
+        return f"rules: {self.path} (sha256 {self.loaded.digest[:12]}, {count}), {mode}"
 
     @property
     def shown(self) -> dict[str, Any]:

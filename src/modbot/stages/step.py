@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 
 from modbot.files.journal import Journal, JournalLine, ShardFiles, read_counters, write_counters
 from modbot.records.progress import Event, Notice, Receipt, ShardAdvanced, ShardStarted
+from modbot.words import counted
 
 Report = Callable[[Event], None]
 """Takes every event of a step."""
@@ -171,7 +172,7 @@ def utc_now() -> str:
 
 def out_of_memory(provider: str, batch: int) -> Notice:
     """What a person is told once where a device's memory did not hold a batch."""
-    return Notice(text=f"{provider}: out of memory; went on with {batch} images a batch (--batch-size)")
+    return Notice(text=f"{provider}: out of memory; went on with {counted(batch, 'image')} a batch (--batch-size)")
 
 
 def one_line(error: BaseException) -> str:
