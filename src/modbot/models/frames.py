@@ -6,7 +6,8 @@ import math
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,17 +29,20 @@ def most_different(frames: Iterable[tuple[T, Thumbnail]], limit: int) -> list[T]
     Among many scenes, or in a wide movement, it might be: so the one that is farthest from all that it was compared
     with is spared, if it is so by far more than frames usually are.
     """
-    kept: list[tuple[T, _Look]] = []
+    kept: list[_Kept[T]] = []
     nearest: list[float] = []
     for frame, look in _looked_at(frames):
-        distances = [look.compare(other) for _, other in kept]
+        distances = [look.compare(other.look) for other in kept]
         insort(nearest, look.nearest)
         if 0 in distances:
             continue
-        kept.append((frame, look))
+        kept.append(_Kept(frame, look, distances))
         if len(kept) > limit:
-            del kept[_most_redundant([look for _, look in kept], usual=nearest[len(nearest) // 2])]
-    return [frame for frame, _ in kept]
+            gone = _most_redundant(kept, usual=nearest[len(nearest) // 2])
+            del kept[gone]
+            for later in kept[gone:]:
+                del later.distances[gone]
+    return [each.frame for each in kept]
 
 
 class _Look:
@@ -48,15 +52,21 @@ class _Look:
         self._thumbnail = thumbnail
         self.nearest = math.inf
 
-    def distance(self, other: _Look) -> float:
-        return float(np.linalg.norm(self._thumbnail - other._thumbnail))
-
     def compare(self, other: _Look) -> float:
         """Their distance, which both remember if they know of none nearer."""
-        distance = self.distance(other)
+        distance = float(np.linalg.norm(self._thumbnail - other._thumbnail))
         self.nearest = min(self.nearest, distance)
         other.nearest = min(other.nearest, distance)
         return distance
+
+
+@dataclass(frozen=True)
+class _Kept(Generic[T]):
+    """A frame that is kept, and its distances to those before it that are."""
+
+    frame: T
+    look: _Look
+    distances: list[float]
 
 
 def _looked_at(frames: Iterable[tuple[T, Thumbnail]]) -> Iterator[tuple[T, _Look]]:
@@ -78,12 +88,13 @@ def _looked_at(frames: Iterable[tuple[T, Thumbnail]]) -> Iterator[tuple[T, _Look
         yield waiting, looks[-1]
 
 
-def _most_redundant(looks: list[_Look], *, usual: float) -> int:
+def _most_redundant(kept: list[_Kept[T]], *, usual: float) -> int:
     """The later of the two that are most alike, of equal pairs the first; never frame 0, nor one that is odd.
 
     `usual`: how far a frame usually is from the nearest.
     """
-    farthest = max(range(1, len(looks)), key=lambda index: looks[index].nearest)
-    spared = len(looks) > 2 and looks[farthest].nearest > _ODD * usual  # noqa: PLR2004 - frame 0, it, and another
-    pairs = ((i, j) for j in range(len(looks)) if not (spared and j == farthest) for i in range(j))
-    return min(pairs, key=lambda pair: looks[pair[0]].distance(looks[pair[1]]))[1]
+    later = list(range(1, len(kept)))
+    farthest = max(later, key=lambda index: kept[index].look.nearest)
+    if len(later) > 1 and kept[farthest].look.nearest > _ODD * usual:
+        later.remove(farthest)
+    return min(later, key=lambda index: min(kept[index].distances))
