@@ -21,7 +21,7 @@ BELOW_BAR = "write the expression below `|`, where a comment ends with its line"
 
 _BEHIND = re.compile(r"[ \t]+(#[^\r\n]*)")
 _LINE = re.compile(r"[^\r\n]+")
-_JOINED = frozenset({"&&", "||", "and", "or"})
+_JOINT = re.compile(r"&&|\|\||\b(?:and|or)\b")
 _NO_WORDS = frozenset({"&&", "||", "!", "(", *syntax.COMPARISONS})
 """What prose does not hold: `# nude or bathing` is a remark, `# or nude > 0.5` is none."""
 
@@ -74,16 +74,19 @@ def _is_remark(line: str) -> bool:
 
 
 def _has_own_line(text: str, comment: Span) -> bool:
-    before = text[: comment.start].rstrip(" \t")
-    return not before or before[-1] in "\r\n"
+    at = comment.start
+    while at and text[at - 1] in " \t":
+        at -= 1
+    return not at or text[at - 1] in "\r\n"
 
 
 def _goes_on(comment: str) -> bool:
     """Whether the text of a comment reads like a condition that goes on with the one before it."""
+    if not _JOINT.search(comment):
+        return False
+    leading = _JOINT.match(comment.lstrip())
     try:
-        words = [token.text for token in syntax.tokens(comment)]
-        leads = words[0] in _JOINED
-        syntax.parse(comment.lstrip()[len(words[0]) :] if leads else comment)
+        syntax.parse(comment.lstrip()[leading.end() :] if leading else comment)
     except syntax.ExpressionError:
         return False
-    return not _JOINED.isdisjoint(words) and not _NO_WORDS.isdisjoint(words)
+    return not _NO_WORDS.isdisjoint(token.text for token in syntax.tokens(comment))
