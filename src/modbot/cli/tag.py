@@ -51,7 +51,9 @@ DEFAULT_FRAMES = 5
 @click.option(
     "--batch-size", "batch", type=COUNT, help="Images a batch.  [default: WD14_BATCH; by the GPU; 1 on a CPU]"
 )
-@click.option("--frames", type=COUNT, default=DEFAULT_FRAMES, show_default=True, help="Of an animation, at most.")
+@click.option(
+    "--frames", type=COUNT, default=DEFAULT_FRAMES, show_default=True, help="Of an animation, those most different."
+)
 @click.option(
     "--fast-decode",
     is_flag=True,
