@@ -226,7 +226,7 @@ def test_nothing_is_sent_too_early_or_too_fast_and_every_image_comes(
         monkeypatch.setattr(f"modbot.{module}.DISCORD_CDN_HOSTS", frozenset({"127.0.0.1"}))
     voyages = _voyages(seeds, seconds, tmp_path)
     for voyage in voyages:
-        count(f"storm of {seconds:g} s, {voyage}", {"429": len(voyage.storm.limits)})
+        count(f"storm of {seconds:g} s, {voyage}", {"429 answers": len(voyage.storm.limits)})
     for voyage in voyages:
         assert voyage.storm.limits
         assert voyage.breaches() == []
