@@ -25,6 +25,7 @@ from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE
 from modbot.records.finding import SEVERITIES
 from modbot.settings import load
+from modbot.words import counted
 
 if TYPE_CHECKING:
     from modbot.rules import Mode
@@ -109,7 +110,7 @@ def _tell(compared: Compared, a: Rulebook, b: Rulebook) -> None:
 
     document, found = compared.document, compared.found
     facts(
-        f"A/B of {found.total} records: {found.samples.seen} differ",
+        f"A/B of {counted(found.total, 'record')}: {counted(found.samples.seen, 'differs', 'differ')}",
         [
             ("A", f"{a.path}, mode {a.mode}"),
             ("B", f"{b.path}, mode {b.mode}"),

@@ -32,6 +32,7 @@ from modbot.files.paths import RULES_FILE
 from modbot.records.finding import SEVERITIES
 from modbot.records.jsonl import encode_document
 from modbot.settings import load
+from modbot.words import counted
 
 if TYPE_CHECKING:
     from modbot.files.paths import Partition
@@ -108,8 +109,8 @@ class Command:
         if not jobs:
             told()
         # Offset and limit count all that came before.
-        counted = given["offset"] or given["limit"] is not None
-        with Crew(crew_size(found, given["jobs"], whole=counted)) as crew:
+        whole = bool(given["offset"]) or given["limit"] is not None
+        with Crew(crew_size(found, given["jobs"], whole=whole)) as crew:
             for job, scanned in zip(jobs, scan_days(jobs, crew, told), strict=True):
                 _tell(self._title, job.partition, book, scanned)
                 total.merge(scanned.tally)
@@ -211,7 +212,7 @@ def _tell(title: str, part: Partition, book: Rulebook, scanned: Scanned) -> None
     tally, metrics = scanned.tally, scanned.metrics
     seconds, rate = metrics["wall_time_s"], metrics["throughput_rps"]
     facts(
-        f"{title} {part.profile} {part.date}: {tally.total} findings in {seconds:.1f} s ({rate:.0f}/s)",
+        f"{title} {part.profile} {part.date}: {counted(tally.total, 'finding')} in {seconds:.1f} s ({rate:.0f}/s)",
         [
             *_lines(tally),
             ("rules", f"{book.path}, mode {book.mode}"),
@@ -230,14 +231,14 @@ def _unmet(part: Partition, analysis: Path, scanned: Scanned) -> Iterator[str]:
     from modbot.stages.scan import OTHER_COUNT
 
     if OTHER_COUNT in scanned.partial_by:
-        read, counted = scanned.tally.read, scanned.extent.records
-        yield f"{part.date}: {analysis} holds {read} records, and p2 counted {counted}: it is no whole day"
+        read = counted(scanned.tally.read, "record")
+        yield f"{part.date}: {analysis} holds {read}, and p2 counted {scanned.extent.records}: it is no whole day"
 
 
 def _tell_range(title: str, dates: str, done: int, total: Tally) -> None:
     from modbot.cli.show import facts
 
-    facts(f"{title} {dates}: {total.total} findings of {done} days", _lines(total))
+    facts(f"{title} {dates}: {counted(total.total, 'finding')} of {counted(done, 'day')}", _lines(total))
 
 
 def _lines(tally: Tally) -> list[tuple[str, str]]:

@@ -316,7 +316,7 @@ class _Parser:
         name = unicodedata.normalize("NFKC", token.text)
         if name.startswith("__"):
             raise ExpressionError(token.span, "names that start with `__` are not in the language")
-        if not name.isidentifier():  # `¼` is a letter to `\w`, and then `1⁄4`
+        if not name.isidentifier():  # as `¼`, which is a letter to `\w`
             raise ExpressionError(token.span, f"`{token.text}` is no name", "names are letters, digits and `_`")
         return Name(name, token.span)
 
