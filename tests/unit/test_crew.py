@@ -22,7 +22,8 @@ def test_results_come_in_the_order_of_the_tasks_however_many_processes() -> None
         assert list(crew.do([partial(pow, 3, 2)])) == [9]
 
 
-def test_a_task_is_asked_for_when_a_process_is_free_for_it() -> None:
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_task_is_asked_for_when_a_process_is_free_for_it(ahead: int) -> None:
     asked = []
 
     def tasks() -> Iterator[Callable[[], int]]:
@@ -31,9 +32,9 @@ def test_a_task_is_asked_for_when_a_process_is_free_for_it() -> None:
             yield partial(pow, number, 1)
 
     with Crew(2) as crew:
-        results = crew.do(tasks())
+        results = crew.do(tasks(), ahead=ahead)
         assert next(results) == 0
-        assert len(asked) <= 4
+        assert len(asked) <= 4 + 2 * ahead
         assert list(results) == list(range(1, 9))
 
 

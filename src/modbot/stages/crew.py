@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from multiprocessing.connection import Connection, wait
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar, cast
 
 from modbot.errors import InterruptedRunError, ModbotError
 from modbot.files.processes import end_with, leave_the_terminal, signals_held_back
@@ -51,28 +52,28 @@ class Crew:
     def __len__(self) -> int:
         return len(self._workers)
 
-    def do(self, tasks: Iterable[Task[T]]) -> Iterator[T]:
+    def do(self, tasks: Iterable[Task[T]], *, ahead: int = 0) -> Iterator[T]:
         """Has the tasks done, each taken from `tasks` when a process is free for it. Results in order.
+
+        `ahead`: so many more wait at each process, for what is so short that it would wait for the next.
 
         Raises:
             ModbotError: what a task raised; or a process died, or failed for no reason that is known.
         """
         waiting = enumerate(tasks)
-        busy: list[_Worker] = []
-        for worker, task in zip(self._workers, waiting, strict=False):
+        for worker, task in zip(self._workers * (1 + ahead), waiting, strict=False):
             worker.give(*task)
-            busy.append(worker)
         done: dict[int, T] = {}
         for place in count():
             while place not in done:
+                busy = {worker.pipe: worker for worker in self._workers if worker.places}
                 if not busy:
                     return
-                ready = wait([worker.pipe for worker in busy])
-                for worker in [worker for worker in busy if worker.pipe in ready]:
-                    done[worker.place] = worker.take()
-                    if (following := next(waiting, None)) is None:
-                        busy.remove(worker)
-                    else:
+                for pipe in wait([*busy]):
+                    worker = busy[cast("Connection[Any, Any]", pipe)]
+                    finished, result = worker.take()
+                    done[finished] = result
+                    if (following := next(waiting, None)) is not None:
                         worker.give(*following)
             yield done.pop(place)
 
@@ -85,7 +86,7 @@ class Crew:
 
 
 class _Worker:
-    """A process, and the place of the task that it is at."""
+    """A process, and the places of the tasks that it has: the first is at work, the others wait."""
 
     def __init__(self) -> None:
         context = mp.get_context("fork")
@@ -94,17 +95,18 @@ class _Worker:
         with signals_held_back():
             self.process.start()
         far.close()
-        self.place = -1
+        self.places: deque[int] = deque()
 
     def give(self, place: int, task: Task[Any]) -> None:
-        self.place = place
+        self.places.append(place)
         try:
             self.pipe.send(task)
         except OSError:
             # It died in between, which is told when its result is asked for.
             return
 
-    def take(self) -> Any:  # noqa: ANN401 - what the task gives
+    def take(self) -> tuple[int, Any]:
+        """The place of the task that is done, and what it gave."""
         try:
             result = self.pipe.recv()
         except (EOFError, OSError):
@@ -115,7 +117,7 @@ class _Worker:
             ) from None
         if isinstance(result, ModbotError):
             raise result
-        return result
+        return self.places.popleft(), result
 
     def join(self) -> None:
         self.process.join(PATIENCE_SECONDS)

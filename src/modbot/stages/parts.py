@@ -62,7 +62,7 @@ def judge_in_parts(
             yield task(parts[-1])
 
     try:
-        for result in crew.do(tasks()):
+        for result in crew.do(tasks(), ahead=1):
             parts[0].append_to(drafts)
             parts[0].remove()
             parts.popleft()
