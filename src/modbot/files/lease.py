@@ -90,7 +90,7 @@ class Lease:
         try:
             with os.fdopen(fd, "wb") as out:
                 out.write(msgspec.json.encode(self._owner))
-        except OSError:
+        except BaseException:  # the disk, or a signal
             self.path.unlink(missing_ok=True)  # empty, it would make the next run wait for its owner
             raise
         return True
