@@ -228,7 +228,7 @@ def _disturb(calm: Calm, log: Log, chance: random.Random, *, kinds: Mapping[str,
     seconds, expected = calm.of(log.phase)
     while log.disturbed.total() < times:
         log.days += 1
-        assert log.days <= 3 * times + 10, f"hardly a run is still under way when it is to be disturbed: {log}"
+        assert log.days <= 10 * times, f"hardly a run is still under way when it is to be disturbed: {log}"
         day = calm.day(f"{log.phase} {'-'.join(kinds)} {log.days}", log.phase)
         stored: set[str] = set()
         for _ in range(min(IN_A_ROW, times - log.disturbed.total())):
