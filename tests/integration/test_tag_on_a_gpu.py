@@ -29,6 +29,7 @@ from modbot.records.p1 import P1Record, Rating
 from modbot.records.progress import Event, Notice, Receipt
 from modbot.stages import tag
 from modbot.stages.fetch import FetchSettings
+from modbot.words import counted
 from tests.tiny_models import TAGS, build
 
 COUNT = 24
@@ -113,7 +114,9 @@ def test_a_shard_is_tagged_whatever_the_memory_takes(
     assert (tagger.batch, tagger.lanes) == (batch, 2)
     assert receipt.counters["batch_halved"] == halved
     assert receipt.errors == {}
-    assert told == ([f"cuda: out of memory; went on with {batch} images a batch (--batch-size)"] if halved else [])
+    assert told == (
+        [f"cuda: out of memory; went on with {counted(batch, 'image')} a batch (--batch-size)"] if halved else []
+    )
     reference = open_tagger("tiny", models_dir=tmp_path / "models", provider="cpu")
     for number, record in enumerate(records):
         pixels = np.full((448, 448, 3), (90, 255 - number * 10, number * 11), np.uint8)

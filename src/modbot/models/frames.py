@@ -34,9 +34,9 @@ def most_different(frames: Iterable[tuple[T, Thumbnail]], limit: int) -> list[T]
     for frame, look in _looked_at(frames):
         distances = [look.compare(other.look) for other in kept]
         insort(nearest, look.nearest)
-        if 0 in distances:
-            continue
-        kept.append(_Kept(frame, look, distances))
+        if 0 not in distances:
+            kept.append(_Kept(frame, look, distances))
+        del frame  # it may be hundreds of megabytes, which the next one needs while it is decoded
         if len(kept) > limit:
             gone = _most_redundant(kept, usual=nearest[len(nearest) // 2])
             del kept[gone]

@@ -12,11 +12,12 @@ import logging
 import math
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import chain, count, islice
+from itertools import count, islice
 from typing import TypeAlias, TypeVar
 
 import imagehash
@@ -484,10 +485,17 @@ def _stretched(image: Image.Image) -> Image.Image:
 def _chosen(frames: Iterable[Frame], limit: int) -> list[Frame]:
     """As `most_different`; a frame that is alone is not looked at, which would cost a fifth of its decoding."""
     frames = iter(frames)
-    first = list(islice(frames, 2))
+    first = deque(islice(frames, 2))
     if len(first) == 1:
-        return first
-    return most_different(((frame, _thumbnail(frame.picture)) for frame in chain(first, frames)), limit)
+        return [*first]
+    return most_different(((frame, _thumbnail(frame.picture)) for frame in _emptied(first, frames)), limit)
+
+
+def _emptied(first: deque[Frame], frames: Iterator[Frame]) -> Iterator[Frame]:
+    """The first frames and the others, none of them held once it is given."""
+    while first:
+        yield first.popleft()
+    yield from frames
 
 
 def _thumbnail(picture: Picture) -> Thumbnail:
