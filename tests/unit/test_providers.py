@@ -199,6 +199,21 @@ def test_a_cpu_session_has_one_thread_that_does_not_spin(model: Path) -> None:
     assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 
 
+def test_only_a_cpu_runs_what_was_rewritten_for_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = model.with_name("other.onnx")
+    write_model(other, TAGS[:3], size=128)
+
+    def opened(provider: str) -> Session:
+        execution = Execution(provider=provider, cache_dir=model.parent / "cache")
+        return providers.open_session(model, execution, digest="ab" * 32, on_cpu=lambda _: other.read_bytes())
+
+    assert opened("cpu").outputs == (None, 3)
+    build = Build([OPENVINO, CUDA, CPU], {OPENVINO, CUDA, CPU}).install(monkeypatch)
+    assert opened("cuda").outputs == opened("openvino").outputs == (None, len(TAGS))
+    build.working = {CPU}
+    assert opened("cuda").outputs == (None, 3)
+
+
 def test_a_missing_model_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere"):
         open_session(tmp_path / "nowhere.onnx", "cpu")

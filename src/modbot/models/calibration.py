@@ -27,7 +27,9 @@ from modbot.words import counted
 
 RATINGS = Rating.__struct_fields__
 LEAST_OF_EACH = 10
-"""Images with a rating, and without it, that a temperature needs; fewer say more of themselves than of the model."""
+"""Images with a rating, and without it, that a temperature needs; fewer say more of themselves than of the model.
+
+Those whose score is exactly 0 or 1 do not count."""
 
 BINS = 10
 _LOWEST, _HIGHEST = 0.1, 10.0
@@ -135,8 +137,11 @@ def fit(scores: Scores, labels: Labels) -> Fit:
     given = (scores > 0) & (scores < 1)
     if not given.any():
         return Fit(1.0, positives, negatives, before, before, "the model does not give it")
-    if min(positives, negatives) < LEAST_OF_EACH:
-        few = f"{counted(positives, 'image')} with it, {negatives} without: {LEAST_OF_EACH} of each are needed"
+    # What no temperature moves says nothing of it either: of the others, there have to be enough of each.
+    having, lacking = int(labels[given].sum()), int((~labels[given]).sum())
+    if min(having, lacking) < LEAST_OF_EACH:
+        scored = "" if given.all() else " whose score is neither 0 nor 1"
+        few = f"{counted(having, 'image')} with it, {lacking} without{scored}: {LEAST_OF_EACH} of each are needed"
         return Fit(1.0, positives, negatives, before, before, few)
     temperature = _least(_logits(scores[given]), labels[given])
     return Fit(temperature, positives, negatives, before, quality(heated(scores, temperature), labels))

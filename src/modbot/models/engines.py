@@ -81,20 +81,17 @@ def half_precision(path: Path, cache_dir: Path, digest: str) -> Path:
     """The model with its weights and arithmetic in fp16, its inputs and outputs still float32; made once.
 
     Raises:
-        ModelError: the package onnx is not installed, or the model cannot be converted.
+        ModelError: the model cannot be converted.
         StorageError: the disk refused.
     """
     half = cache_dir / "fp16" / f"{digest[:16]}_ort{ort.__version__}.onnx"
     if half.is_file():
         return half
-    try:
-        import onnx
-        from onnxruntime.transformers.float16 import (  # type: ignore[import-untyped]  # as onnxruntime
-            convert_float_to_float16,
-        )
-    except ImportError as error:
-        remedy = "Install it: pip install onnx (requirements-gpu*.txt have it)."
-        raise ModelError(f"fp16 on CUDA needs the package onnx ({error})", where=str(path), remedy=remedy) from None
+    import onnx
+    from onnxruntime.transformers.float16 import (  # type: ignore[import-untyped]  # as onnxruntime
+        convert_float_to_float16,
+    )
+
     try:
         model = convert_float_to_float16(onnx.load(path), keep_io_types=True).SerializeToString()
     except Exception as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from modbot.errors import ModelError
-from modbot.models import registry
+from modbot.models import boxes, registry
 from modbot.models.execution import Execution
 from modbot.models.preparation import BlackCorner, Pixels, Preparation, PreparedFrame
 from modbot.models.providers import Array, Session, open_session
@@ -94,7 +95,8 @@ def load_detector(model: registry.Installed, execution: Execution, *, rgb: bool 
         SettingError: no such provider.
     """
     registry.recheck(model, kind="detector")
-    return Detector(model, open_session(model.model, execution, digest=model.digest), rgb=rgb)
+    on_cpu = partial(boxes.where_scored, least=_CANDIDATE_SCORE) if model.digest in boxes.TRIED else None
+    return Detector(model, open_session(model.model, execution, digest=model.digest, on_cpu=on_cpu), rgb=rgb)
 
 
 def _input_size(model: registry.Installed, session: Session) -> int:
@@ -123,8 +125,8 @@ def _detections(output: Array, of: PreparedFrame, size: int) -> list[Detection]:
     y = np.clip((centre_y - h / 2) * side / size, 0, of.height)
     w = np.minimum(w * side / size, of.width - x)
     h = np.minimum(h * side / size, of.height - y)
-    boxes = np.stack((x, y, w, h), axis=1)
-    kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), _NMS_SCORE, _NMS_IOU)
+    found = np.stack((x, y, w, h), axis=1)
+    kept = cv2.dnn.NMSBoxes(found.tolist(), scores.tolist(), _NMS_SCORE, _NMS_IOU)
     return [
         Detection(
             class_=DETECTION_CLASSES[classes[i]],

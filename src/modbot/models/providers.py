@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from modbot.models.execution import Execution
 from modbot.models.gpu import Gpu, default_batch, this_gpu
 from modbot.models.sessions import Array, Session
 
-__all__ = ["Array", "Session", "check", "open_session"]
+__all__ = ["Array", "Rewrite", "Session", "check", "open_session"]
+
+Rewrite = Callable[[Path], bytes]
+"""Reads a model's file and gives another model, serialised, that gives the same numbers."""
 
 _NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -61,10 +64,10 @@ def check(execution: Execution) -> None:
         raise _unmet("--require-provider", execution, [missing])
 
 
-def open_session(path: Path, execution: Execution, *, digest: str) -> Session:
+def open_session(path: Path, execution: Execution, *, digest: str, on_cpu: Rewrite | None = None) -> Session:
     """Loads the model at `path` for the provider that is asked for, or for the next one that works.
 
-    `digest`: its sha256, which what is kept of it is named after.
+    `digest`: its sha256, which what is kept of it is named after. `on_cpu`: what the provider `cpu` runs in its place.
 
     Raises:
         SettingError: no such provider, or one that is required does not start, or it cannot compute in this precision.
@@ -74,7 +77,7 @@ def open_session(path: Path, execution: Execution, *, digest: str) -> Session:
     chain = _chain(execution.provider)
     if execution.precision == "fp16":
         chain = tuple(name for name in chain if name in _ON_GPU)
-    opening = _Opening(path, execution, digest)
+    opening = _Opening(path, execution, digest, on_cpu)
     for name in chain:
         # `auto` takes what is there: TensorRT is an addition that most machines do not have.
         silent = execution.provider == "auto" and name == "tensorrt"
@@ -114,10 +117,11 @@ def _unmet(flag: str, execution: Execution, failures: Sequence[str]) -> SettingE
 class _Opening:
     """The opening of one model: what failed so far, and what is asked only once."""
 
-    def __init__(self, path: Path, execution: Execution, digest: str) -> None:
+    def __init__(self, path: Path, execution: Execution, digest: str, on_cpu: Rewrite | None) -> None:
         self._path = path
         self._execution = execution
         self._digest = digest
+        self._on_cpu = on_cpu
         self._gpu: Gpu | None = None
         self._batch = execution.batch or 1
         self.failures: list[str] = []
@@ -136,9 +140,9 @@ class _Opening:
         self._ask_gpu(name)
         rest = [each for each in _CHAINS[name][1:] if _NAMES[each] in available]
         try:
-            with self._prepared(name) as (path, options):
+            with self._prepared(name) as (model, options):
                 providers = [(_NAMES[name], options), *((_NAMES[each], self._options(each)) for each in rest)]
-                runtime = ort.InferenceSession(path, _session_options(), providers=providers, enable_fallback=0)
+                runtime = ort.InferenceSession(model, _session_options(), providers=providers, enable_fallback=0)
         except ModbotError:
             raise
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's own exceptions share no base but this
@@ -182,9 +186,10 @@ class _Opening:
             self._batch = self._execution.batch or default_batch(self._gpu, most=self._execution.most)
 
     @contextmanager
-    def _prepared(self, name: str) -> Iterator[tuple[Path, dict[str, object]]]:
-        """The file to load and the provider's options; what it builds is kept when the block ends well."""
-        path, options = self._path, self._options(name)
+    def _prepared(self, name: str) -> Iterator[tuple[Path | bytes, dict[str, object]]]:
+        """The model to load and the provider's options; what it builds is kept when the block ends well."""
+        model: Path | bytes = self._path
+        options = self._options(name)
         cache_dir = self._execution.cache_dir
         with ExitStack() as stack:
             if name == "tensorrt":
@@ -197,8 +202,10 @@ class _Opening:
                 folder = engines.openvino_blobs(cache_dir, self._digest)
                 options["cache_dir"] = str(stack.enter_context(engines.building(folder)))
             elif name == "cuda" and self._execution.precision == "fp16":
-                path = engines.half_precision(path, cache_dir, self._digest)
-            yield path, options
+                model = engines.half_precision(self._path, cache_dir, self._digest)
+            elif name == "cpu" and self._on_cpu is not None:
+                model = self._on_cpu(self._path)
+            yield model, options
 
     def _options(self, name: str) -> dict[str, object]:
         """Full precision unless asked otherwise: left to themselves, CUDA multiplies in TF32, OpenVINO in bfloat16."""
