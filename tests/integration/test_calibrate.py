@@ -127,6 +127,21 @@ def test_a_message_of_several_images_names_none(tmp_path: Path) -> None:
     assert (summary.used, summary.missing) == (95, 1)
 
 
+def test_an_image_that_is_named_twice_is_one_label(tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    records = [record(number) for number in range(96)]
+    records[5]["messages"].append({"message_link": "https://example.org/again"})
+    write(tmp_path / "p1.jsonl", records)
+    plain = calibrate(asked)
+    rows = [f"{number:064x},,{RATINGS[number % 4]}" for number in range(96)]
+    said = f"sha256,message_link,rating\n{chr(10).join(rows)}\n,https://example.org/again,"
+    asked.labels.write_text(f"{said}{RATINGS[1]}\n")
+    assert calibrate(asked) == plain
+    asked.labels.write_text(f"{said}explicit\n")
+    with pytest.raises(InputError, match=r"line 98: \S+/again is explicit here and sensitive in line 7"):
+        calibrate(asked)
+
+
 @pytest.mark.parametrize(
     ("records", "complaint"),
     [

@@ -94,6 +94,20 @@ def test_too_little_to_go_by_changes_nothing(column: list[float], positives: int
     assert found.before == found.after
 
 
+@pytest.mark.parametrize(
+    ("column", "complaint"),
+    [
+        ([1.0] * 30 + [0.3] * 30, "0 images with it, 30 without whose score is neither 0 nor 1"),
+        ([0.7] * 30 + [0.0] * 29 + [0.4], "30 images with it, 1 without whose score is neither 0 nor 1"),
+    ],
+)
+def test_scores_that_no_temperature_moves_are_nothing_to_go_by(column: list[float], complaint: str) -> None:
+    found = fit(np.array(column), np.arange(60) < 30)
+    assert found.temperature == 1
+    assert complaint in (found.too_few or "")
+    assert (found.positives, found.negatives) == (30, 30)
+
+
 def test_the_table_says_what_the_scores_are_worth() -> None:
     table = quality(np.array([0.05, 0.05, 0.95, 1.0]), np.array([False, True, True, True])).bins
     assert [(each.low, each.high, each.count, each.share) for each in table] == [(0.0, 0.1, 2, 0.5), (0.9, 1.0, 2, 1.0)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -32,7 +32,7 @@ class CalibrateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CalibrateSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. `used`: labels that found their image; `missing`: those that did not."""
+    """What came of it. `used`: images that were labelled and have scores; `missing`: labels that found none."""
 
     fits: dict[str, Fit]
     revision: str
@@ -70,11 +70,14 @@ def calibrate(request: CalibrateRequest) -> CalibrateSummary:
     refuse_clashes(reads, [("--out", request.out)])
     labels = read_labels(request.labels)
     scored = _scores(request.sources, request.model, {label.image for label in labels})
-    paired = [(scored[label.image], label.rating) for label in labels if label.image in scored]
+    found = [label for label in labels if label.image in scored]
+    # Two links may show one image.
+    distinct = _distinct(found, lambda label: scored[label.image][0], request.labels)
+    paired = [(scored[label.image][1], label.rating) for label in distinct]
     where = str(request.labels)
     if len(paired) < LEAST_LABELS:
-        found = f"{len(paired)} of its {counted(len(labels), 'label')} have scores of {request.model}"
-        what = f"{found}; {LEAST_LABELS} are needed"
+        have = f"{len(paired)} of its {counted(len(labels), 'label')} have scores of {request.model}"
+        what = f"{have}; {LEAST_LABELS} are needed"
         remedy = "Label more images, or name more days' files with --p1."
         if not paired and (others := _other_models(request)):
             remedy = f"p1 has scores of {', '.join(others)}: name the model with --model."
@@ -90,7 +93,7 @@ def calibrate(request: CalibrateRequest) -> CalibrateSummary:
     (revision,) = revisions
     write_bytes(request.out, document(request.model, revision, fits, len(paired)))
     return CalibrateSummary(
-        fits=fits, revision=revision, used=len(paired), missing=len(labels) - len(paired), out=request.out
+        fits=fits, revision=revision, used=len(paired), missing=len(labels) - len(found), out=request.out
     )
 
 
@@ -122,9 +125,14 @@ def read_labels(path: Path) -> list[Label]:
         raise InputError(f"cannot be read ({error.strerror})", where=str(path), remedy=remedy) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"is no CSV ({error})", where=str(path), remedy=remedy) from None
+    return _distinct(labels, lambda label: label.image, path)
+
+
+def _distinct(labels: Iterable[Label], key: Callable[[Label], str], path: Path) -> list[Label]:
+    """The first label of each image. Raises InputError where two labels of one say different things."""
     said: dict[str, Label] = {}
     for label in labels:
-        first = said.setdefault(label.image, label)
+        first = said.setdefault(key(label), label)
         if first.rating != label.rating:
             what = f"{label.image} is {label.rating} here and {first.rating} in line {first.line}"
             raise InputError(what, where=f"{path}, line {label.line}", remedy="Keep one of the two.")
@@ -142,22 +150,22 @@ def _labels(path: Path, rows: csv.DictReader[str], remedy: str) -> Iterator[Labe
         yield Label(image=image, rating=rating, line=rows.line_num)
 
 
-def _scores(sources: Sequence[Path], model: str, wanted: set[str]) -> dict[str, Wd14]:
-    """The scores of the images that labels name, by what they are named by.
+def _scores(sources: Sequence[Path], model: str, wanted: set[str]) -> dict[str, tuple[str, Wd14]]:
+    """The digests and scores of the images that labels name, by what they are named by.
 
     A message that shows several images names none of them.
     """
-    by_image: dict[str, Wd14] = {}
+    by_image: dict[str, tuple[str, Wd14]] = {}
     by_message: dict[str, dict[str, Wd14]] = {}
     for record in _records(sources):
         if record.wd14 is None or record.sha256 is None or record.wd14.model != model:
             continue
         if record.sha256 in wanted:
-            by_image[record.sha256] = record.wd14
+            by_image[record.sha256] = record.sha256, record.wd14
         for message in record.messages:
             if message.message_link is not None and message.message_link in wanted:
                 by_message.setdefault(message.message_link, {})[record.sha256] = record.wd14
-    return by_image | {link: next(iter(of.values())) for link, of in by_message.items() if len(of) == 1}
+    return by_image | {link: next(iter(of.items())) for link, of in by_message.items() if len(of) == 1}
 
 
 def _records(sources: Iterable[Path]) -> Iterator[_Scored]:
