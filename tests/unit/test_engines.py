@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import onnx
@@ -15,6 +19,10 @@ from modbot.models.gpu import Gpu
 from tests.tiny_models import TAGS, write_model
 
 DIGEST = "ab" * 32
+
+
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
 
 
 def test_engines_are_kept_by_all_that_they_are_made_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,8 +63,11 @@ def test_what_is_built_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(folder.parent.iterdir()) == []
     with engines.building(folder) as new:
         (new / "engine").write_bytes(b"mine")
-        with engines.building(folder) as others:
-            (others / "engine").write_bytes(b"another machine was faster")
+        # A volume without locks is what two machines share.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fcntl, "flock", no_locks)
+            with engines.building(folder) as others:
+                (others / "engine").write_bytes(b"another machine was faster")
     assert (folder / "engine").read_bytes() == b"another machine was faster"
     with engines.building(folder) as again:
         assert again == folder
@@ -85,6 +96,36 @@ def test_half_precision_is_made_once_and_stays_close(tmp_path: Path) -> None:
     made = half.stat().st_mtime_ns
     assert engines.half_precision(tmp_path / "model.onnx", tmp_path / "cache", DIGEST) == half
     assert half.stat().st_mtime_ns == made
+
+
+def test_what_several_want_at_once_is_made_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "model.onnx", TAGS, size=128)
+    conversions: list[int] = []
+    load = onnx.load
+
+    def counted(path: Path) -> onnx.ModelProto:
+        conversions.append(1)
+        sleep(0.2)  # long enough for the others to ask
+        return load(path)
+
+    monkeypatch.setattr(onnx, "load", counted)
+    builders: list[Path] = []
+    folder = tmp_path / "trt" / "x" / "y"
+
+    def build(_: int) -> Path:
+        with engines.building(folder) as place:
+            if place != folder:
+                builders.append(place)
+                sleep(0.2)
+                (place / "engine").write_bytes(b"made")
+        return engines.half_precision(tmp_path / "model.onnx", tmp_path / "cache", DIGEST)
+
+    with ThreadPoolExecutor(4) as crew:
+        (half,) = set(crew.map(build, range(4)))
+    assert half.is_file()
+    assert (len(conversions), len(builders)) == (1, 1)
+    assert [path.name for path in half.parent.iterdir()] == [half.name]
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_a_model_that_cannot_be_converted_is_told(tmp_path: Path) -> None:

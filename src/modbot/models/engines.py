@@ -6,10 +6,12 @@ All of it can be deleted at any time, and is made again.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -62,19 +64,38 @@ def _processor() -> str:
 def building(folder: Path) -> Iterator[Path]:
     """The folder to build in: `folder` if it is there, else one that becomes it when the block ends well.
 
-    Several processes and machines may build the same at once: each for itself, and the first to end is kept.
+    Several machines may build the same at once: each for itself, and the first to end is kept.
     """
     if folder.is_dir():
         yield folder
         return
-    with storage_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(folder), _alone(folder.parent):
+        if folder.is_dir():
+            yield folder
+            return
         with TemporaryDirectory(prefix=".building-", dir=folder.parent) as scratch:
             new = Path(scratch) / "new"
             new.mkdir()
             yield new
             if not folder.is_dir() and any(new.iterdir()):
                 new.rename(folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process of this machine at a time; the others wait, and then find what they wanted to make.
+
+    A converted model is gigabytes of memory, and an engine minutes of a GPU: not to be spent by every worker at once.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Not every network volume has locks: there each makes its own, which is only slower.
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def half_precision(path: Path, cache_dir: Path, digest: str) -> Path:
@@ -92,12 +113,15 @@ def half_precision(path: Path, cache_dir: Path, digest: str) -> Path:
         convert_float_to_float16,
     )
 
-    try:
-        model = convert_float_to_float16(onnx.load(path), keep_io_types=True).SerializeToString()
-    except Exception as error:
-        # The converter raises whatever a graph that it does not know provokes.
-        what = f"cannot be converted to fp16 ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-        raise ModelError(what, where=str(path), remedy="Use --precision fp32.") from error
-    with writing(half) as file:
-        file.write(model)
+    with storage_errors(half), _alone(half.parent):
+        if half.is_file():
+            return half
+        try:
+            model = convert_float_to_float16(onnx.load(path), keep_io_types=True).SerializeToString()
+        except Exception as error:
+            # The converter raises whatever a graph that it does not know provokes.
+            what = f"cannot be converted to fp16 ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            raise ModelError(what, where=str(path), remedy="Use --precision fp32.") from error
+        with writing(half) as file:
+            file.write(model)
     return half
