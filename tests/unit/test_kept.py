@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from msgspec.structs import replace
 
 from modbot.records.p1 import ImageInfo
 from modbot.records.p2 import Detection
@@ -45,21 +46,37 @@ def test_scores_and_detections_are_there_once_the_run_has_ended(tmp_path: Path) 
     kept = KeptScores(phash="0" * 16, image=INFO, frame=3, scores=packed(np.array([0.25, 0.5], np.float32)))
     found = [Detection(class_="FACE_FEMALE", score=0.731234, box=(1, 2, 3, 4))]
     with Kept(tmp_path) as results:
-        assert results.scores(DIGEST) is None
-        results.put_scores(DIGEST, kept)
+        assert results.scores(DIGEST, frames=5) is None
+        results.put_scores(DIGEST, kept, frames=5)
         results.put_detections(DIGEST, 3, found)
         results.put_detections(DIGEST, 4, [])
     with Kept(tmp_path) as results:
-        assert results.scores(DIGEST) == kept
+        assert results.scores(DIGEST, frames=5) == kept
         assert (results.detections(DIGEST, 3), results.detections(DIGEST, 4)) == (found, [])
         assert results.detections(DIGEST, 5) is None
+
+
+def test_only_an_animation_is_another_where_more_frames_are_looked_at(tmp_path: Path) -> None:
+    still = KeptScores(phash=None, image=INFO, frame=0, scores=b"\0\0")
+    moving = replace(still, image=replace(INFO, format="GIF", frames=9), frame=4)
+    other = hashlib.sha256(b"an animation").hexdigest()
+    with Kept(tmp_path) as results:
+        results.put_scores(DIGEST, still, frames=5)
+        results.put_scores(other, moving, frames=5)
+        results.put_scores(other, replace(moving, frame=0), frames=1)
+    with Kept(tmp_path) as results:
+        assert [results.scores(DIGEST, frames=frames) for frames in (1, 5, 7)] == [still] * 3
+        assert results.scores(other, frames=5) == moving
+        assert results.scores(other, frames=1) == replace(moving, frame=0)
+        assert results.scores(other, frames=7) is None
+        results.put_scores(other, moving, frames=10**12)
 
 
 def test_what_another_version_kept_is_computed_again(tmp_path: Path) -> None:
     with Kept(tmp_path) as results:
         results.put_detections(DIGEST, 0, [])
     with Kept(tmp_path) as results:
-        assert results.scores(DIGEST) is None
+        assert results.scores(DIGEST, frames=5) is None
 
 
 def test_several_threads_may_put_and_ask(tmp_path: Path) -> None:
@@ -68,7 +85,7 @@ def test_several_threads_may_put_and_ask(tmp_path: Path) -> None:
 
         def work(part: list[str]) -> None:
             for digest in part:
-                results.scores(digest)
+                results.scores(digest, frames=5)
                 results.put_detections(digest, 0, [])
 
         threads = [Thread(target=work, args=(digests[start::4],)) for start in range(4)]

@@ -1,8 +1,9 @@
 """Nothing computed twice: what the models said of a content, kept in CACHE_DIR/scores for every later day.
 
-    scores/<model>@<revision>/<digest of precision, preparation, frames and limits>/*.shelf
+    scores/<model>@<revision>/<digest of weights, precision, preparation and limits>/*.shelf
 
 What is kept is what the model said, not what a record says of it: an edited vocabulary or calibration needs no model.
+Nor does another number of frames, but for the animations.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ if TYPE_CHECKING:  # they load ONNX Runtime
     from modbot.models.tagger import Tagger
 
 Scores = NDArray[np.float32]
+
+_STILL = 0
+"""Under which part the scores of a picture of one frame are kept."""
 
 _STEPS = 65_535
 _FORMAT = 2
@@ -100,13 +104,14 @@ class Kept:
             if writer is not None:
                 writer.close()
 
-    def scores(self, sha256: str) -> KeptScores | None:
-        """What the tagger said of this content, if it is kept."""
-        kept: KeptScores | None = self._get(sha256, 0, KeptScores)
-        return kept
+    def scores(self, sha256: str, *, frames: int) -> KeptScores | None:
+        """What the tagger said of this content, at most so many frames looked at, if it is kept."""
+        kept: KeptScores | None = self._get(sha256, _STILL, KeptScores)
+        return kept or self._get(sha256, _of_frames(frames), KeptScores)
 
-    def put_scores(self, sha256: str, kept: KeptScores) -> None:
-        self._put(sha256, 0, kept)
+    def put_scores(self, sha256: str, kept: KeptScores, *, frames: int) -> None:
+        still = kept.image is not None and kept.image.frames == 1
+        self._put(sha256, _STILL if still else _of_frames(frames), kept)
 
     def detections(self, sha256: str, frame: int) -> list[Detection] | None:
         """What the detector found in this frame, if it is kept."""
@@ -131,13 +136,18 @@ class Kept:
             self._writer.put(sha256, msgspec.msgpack.encode(value), part)
 
 
+def _of_frames(frames: int) -> int:
+    """The part of an animation of which at most so many frames are looked at, which are never more than the limit."""
+    return min(frames, DEFAULT_LIMITS.frames)
+
+
 _shelf = lru_cache(maxsize=1)(Shelf)
 """The shelf of this process: what it has read of the indices stays, whatever the number of shards."""
 
 
-def kept_scores(cache_dir: Path, model: Installed, tagger: Tagger, *, frames: int) -> Kept:
-    """What this tagger said on any earlier day, the same number of frames looked at."""
-    return Kept(_folder(cache_dir, model, tagger.precision, tagger.preparation, frames))
+def kept_scores(cache_dir: Path, model: Installed, tagger: Tagger) -> Kept:
+    """What this tagger said on any earlier day."""
+    return Kept(_folder(cache_dir, model, tagger.precision, tagger.preparation))
 
 
 def kept_detections(cache_dir: Path, model: Installed, detector: Detector) -> Kept:

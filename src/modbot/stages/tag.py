@@ -178,7 +178,7 @@ class _Equipment(NamedTuple):
 def _equipment(job: TagJob) -> _Equipment:
     tagging = job.tagging
     tagger = _tagger(tagging.model, tagging.execution, fast=tagging.fast_decode)
-    return _Equipment(tagger, kept_scores(job.fetching.cache_dir, tagging.model, tagger, frames=tagging.frames))
+    return _Equipment(tagger, kept_scores(job.fetching.cache_dir, tagging.model, tagger))
 
 
 @lru_cache(maxsize=1)
@@ -315,13 +315,13 @@ class _Judge:
 
     async def _judge(self, sha256: str) -> Judged | None:
         tagger, kept = await asyncio.shield(self._loading)
-        said = await asyncio.to_thread(kept.scores, sha256)
+        said = await asyncio.to_thread(kept.scores, sha256, frames=self._frames)
         if said is None:
             fresh = await self._computed(tagger, sha256)
             if not isinstance(fresh, KeptScores):
                 return fresh
             self._inferred += 1
-            await asyncio.to_thread(kept.put_scores, sha256, fresh)
+            await asyncio.to_thread(kept.put_scores, sha256, fresh, frames=self._frames)
             said = fresh
         else:
             self._reused += 1
