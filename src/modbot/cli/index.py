@@ -33,6 +33,12 @@ def folder(source: Path, profile: str | None, date: str, out: Path | None, repla
     from modbot.sources import folder as source_of
 
     _write(source_of.rows(source), source, profile, date, out, replace=replace)
+    root = load().file_root
+    if root is None or not source.resolve().is_relative_to(root.resolve()):
+        now = root or "not set"
+        click.echo(
+            f"warning: p1 reads them only below MODBOT_FILE_ROOT ({now}): set it to {source.resolve()}", err=True
+        )
 
 
 @index.command(epilog="Example: modbot index urls links.txt --date 2025-10-01")
