@@ -33,5 +33,5 @@ def test_a_folder_that_p1_may_not_read_is_told(
     if told is None:
         assert err == ""
     else:
-        assert "warning: p1 reads them only below MODBOT_FILE_ROOT (" in err
+        assert "warning: p1 reads only below MODBOT_FILE_ROOT (" in err
         assert f"{told}): set it to {tmp_path / 'photos'}\n" in err

@@ -36,9 +36,7 @@ def folder(source: Path, profile: str | None, date: str, out: Path | None, repla
     root = load().file_root
     if root is None or not source.resolve().is_relative_to(root.resolve()):
         now = root or "not set"
-        click.echo(
-            f"warning: p1 reads them only below MODBOT_FILE_ROOT ({now}): set it to {source.resolve()}", err=True
-        )
+        click.echo(f"warning: p1 reads only below MODBOT_FILE_ROOT ({now}): set it to {source.resolve()}", err=True)
 
 
 @index.command(epilog="Example: modbot index urls links.txt --date 2025-10-01")
