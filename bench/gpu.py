@@ -31,6 +31,7 @@ from bench.vit_model import BASE, LARGE, Vit, build
 from modbot.models.execution import Execution
 from modbot.models.gpu import Gpu, this_gpu
 from modbot.models.providers import open_session
+from modbot.models.registry import sha256_of
 
 BAR = 0.95
 BATCHES = (48, 96)
@@ -134,7 +135,8 @@ class Bench:
             required=True,
             cache_dir=self._root / "cache",
         )
-        runtime = open_session(path, how, digest=f"bench-{case.model}").runtime
+        # By its own digest, so that p1 finds the engine or the fp16 copy that is made here.
+        runtime = open_session(path, how, digest=sha256_of(path)).runtime
         size = self._vits[case.model].size
         pictures = np.random.default_rng(0).random((case.batch, size, size, 3), dtype=np.float32) * 255
         feed = {runtime.get_inputs()[0].name: pictures}

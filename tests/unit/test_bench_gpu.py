@@ -12,8 +12,10 @@ import pytest
 from bench import gpu
 from bench.gpu import Bench, Case, Measured, cases, heading, main, table
 from bench.vit_model import BASE, LARGE, Vit, build
-from modbot.models import engines
+from modbot.models import engines, registry
+from modbot.models.execution import Execution
 from modbot.models.gpu import Gpu
+from modbot.models.providers import Session, open_session
 from modbot.models.tagger import read_tags
 
 TINY = Vit(width=32, depth=2, heads=4, patch=16, size=64, outputs=30)
@@ -58,6 +60,19 @@ def test_p1_is_measured_against_the_bare_loop(tmp_path: Path) -> None:
     assert found.bare > found.p1
     assert 0 <= found.busy <= 1
     assert found.bottleneck in {"fetch", "decode", "infer", "write"}
+
+
+def test_what_is_made_of_a_model_is_made_before_p1_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+
+    def opened(path: Path, how: Execution, *, digest: str) -> Session:
+        named.append(digest)
+        return open_session(path, how, digest=digest)
+
+    bench = Bench(tmp_path, {"tiny": TINY}, images=8, seconds=0.1)
+    monkeypatch.setattr(gpu, "open_session", opened)
+    bench.measure(Case("tiny", "cpu", "fp32", 4))
+    assert named == [registry.check("tiny", tmp_path / "models").digest]
 
 
 def test_the_table_names_the_card_and_what_was_measured() -> None:
