@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from modbot.cli.main import modbot
+from modbot.cli.group import modbot
 
 
 def commands(

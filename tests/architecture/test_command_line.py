@@ -13,7 +13,7 @@ from time import perf_counter
 import click
 import pytest
 
-from modbot.cli.main import COMMANDS
+from modbot.cli.group import COMMANDS
 from tests.click_lines import commands, parse
 
 REPOSITORY = Path(__file__).parents[2]

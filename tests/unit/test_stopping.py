@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+from modbot.cli import group
 from modbot.cli import main as module
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -19,7 +25,7 @@ def test_what_passes_over_every_exception_does_not_pass_over_a_signal(
             signal.raise_signal(number)
         return 0
 
-    monkeypatch.setattr(module.modbot, "main", command)
+    monkeypatch.setattr(group.modbot, "main", command)
     before = signal.signal(number, module._stop)
     try:
         assert module.main([]) == 130
@@ -51,7 +57,7 @@ def test_a_signal_that_is_dropped_comes_again(
             arrived.append("put away")
         return 0
 
-    monkeypatch.setattr(module.modbot, "main", command)
+    monkeypatch.setattr(group.modbot, "main", command)
     monkeypatch.setattr(sys, "unraisablehook", module._tell_unraisable)
     before = {number: signal.signal(number, module._stop) for number in (signal.SIGTERM, signal.SIGALRM)}
     try:
@@ -62,3 +68,30 @@ def test_a_signal_that_is_dropped_comes_again(
         for number, handler in before.items():
             signal.signal(number, handler)
     assert capfd.readouterr().err == "modbot: stopped by SIGTERM; what was finished is kept\nGo on with --resume.\n"
+
+
+SLOW_CLICK = """
+import time
+print("importing", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("start", [("-m", "modbot.cli.main"), ("-m", "app.cli_scan"), ("scripts/split_index.py",)])
+def test_a_signal_while_modbot_is_still_imported_ends_it_without_a_word(
+    number: signal.Signals, start: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "click.py").write_text(SLOW_CLICK)
+    with subprocess.Popen(
+        [sys.executable, *start, "--help"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == b"importing\n"
+        started.send_signal(number)
+        out, err = started.communicate(timeout=30)
+    assert (started.returncode, out, err) == (130, b"", b"")
