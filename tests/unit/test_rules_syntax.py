@@ -183,10 +183,10 @@ def test_spans_count_characters_from_start_to_end() -> None:
     ],
 )
 def test_a_hostile_expression_is_refused_soon(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ExpressionError):
         parse(text)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_the_bounds_leave_room() -> None:
