@@ -216,12 +216,13 @@ def test_calibrated_ratings_reach_the_records_which_say_so(tmp_path: Path, serve
     index.parent.mkdir(parents=True)
     index.write_text("url\n" + "".join(f"{server.base_url}/{number}.png\n" for number in range(4)))
     day.split(1)
-    day.tag("--model", "tiny")
+    assert "calibrated" not in day.tag("--model", "tiny").stdout
     plain = day.records("p1")
     calibration = {"model": "tiny", "revision": plain[0]["wd14"]["revision"]}
     calibration["temperatures"] = dict(zip(RATINGS, (2.0, 1.0, 0.5, 3.0), strict=True))
     (day.root / "mine.yaml").write_text(yaml.safe_dump(calibration))
-    day.tag("--model", "tiny", "--calibration", "mine.yaml", "--resume")
+    told = day.tag("--model", "tiny", "--calibration", "mine.yaml", "--resume").stdout
+    assert "(tiny on cpu, fp32; calibrated by mine.yaml)" in told
     for before, after in zip(plain, day.records("p1"), strict=True):
         raw, wd14 = before["wd14"]["rating"], after["wd14"]
         assert wd14["rating"] == {name: cooled(raw[name], calibration["temperatures"][name]) for name in RATINGS}

@@ -434,6 +434,17 @@ def test_the_rules_that_cannot_match_under_open_nsfw_are_named(day: Day) -> None
     assert "cannot match under open_nsfw: GORE, VIOLENCE" in ran.out
 
 
+def test_a_day_of_calibrated_ratings_says_so(day: Day) -> None:
+    lines = [plain(number) for number in range(3)]
+    day.records([json.dumps(line).encode() + b"\n" for line in lines])
+    assert "calibrated" not in day.ok("scan").out
+    for number, said in ((0, {"digest": "0" * 64}), (1, "by hand"), (2, None)):
+        lines[number]["wd14"] = {**lines[number]["wd14"], "calibration": said}
+    lines[1]["wd14"]["general_raw"] = "no list"
+    day.records([json.dumps(line).encode() + b"\n" for line in lines])
+    assert "calibrated ratings: 2" in day.ok("scan").out
+
+
 def test_known_images_are_found_by_their_lists(day: Day) -> None:
     day.generated(5)
     known = jsonl(day.part.merged("p2"))[2]

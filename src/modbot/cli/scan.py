@@ -250,6 +250,7 @@ def _lines(tally: Tally) -> list[tuple[str, str]]:
         ("top rules", counts(dict(tally.rules.most_common(TOP_RULES)))),
         ("not judged", counts(dict(tally.unjudged.most_common()))),
         ("model", counts(dict(tally.models.most_common()))),
+        ("calibrated ratings", str(tally.calibrated or "")),
         ("left out", counts(tally.filtered)),
         ("without a date", str(tally.undated or "")),
     ]

@@ -155,10 +155,12 @@ def tag(
 
 def _tell(summary: TagSummary) -> None:
     m = summary.metrics
+    calibration = m["settings"]["calibration"]
+    how = ", ".join(m["running"]) + (f"; calibrated by {calibration}" if calibration else "")
     click.echo(
         f"p1: {counted(m['rows'], 'row')}, {counted(m['images_ok'], 'image')}, {failures(m)}; "
         f"{counted(m['records'], 'record')}; {counted(m['requests'], 'request')}, "
         f"{m['store_hits']} from the store, {m['inferred']} inferred, "
-        f"{this_run(m)} ({', '.join(m['running'])})"
+        f"{this_run(m)} ({how})"
     )
     click.echo(f"p1: {summary.flow}\n{summary.merged}\n{summary.metrics_file}")

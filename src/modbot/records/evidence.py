@@ -93,12 +93,13 @@ class Picture(msgspec.Struct, gc=False):
 
 
 class Tagged(msgspec.Struct, gc=False):
-    """The tagger's scores, as the record spells the tags."""
+    """The tagger's scores, as the record spells the tags. `calibration` is there where the ratings are calibrated."""
 
     model: str | None = None
     rating: dict[str, Score] = {}
     general: list[tuple[str, Score]] = []
     general_raw: list[tuple[str, Score]] = []
+    calibration: object = None
 
 
 class Seen(Detection, frozen=True, kw_only=True):
@@ -203,6 +204,11 @@ class Evidence(msgspec.Struct, gc=False):
     def model(self) -> str | None:
         """The tagger; None without scores."""
         return None if self.wd14 is None else self.wd14.model or "unknown"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the ratings are other than the tagger gave them."""
+        return self.wd14 is not None and self.wd14.calibration is not None
 
     @property
     def rating(self) -> dict[str, float]:
@@ -482,6 +488,7 @@ class _Odd:
             rating=self._rating(_object(value.get("rating"))),
             general=self._pairs(value.get("general"), "general"),
             general_raw=self._pairs(value.get("general_raw"), "general_raw"),
+            calibration=value.get("calibration"),
         )
 
     def _rating(self, raw: Mapping[str, Any]) -> dict[str, float]:

@@ -48,8 +48,8 @@ def _two_digits(us: int) -> int:
     return us // step * step
 
 
-_Kind = tuple[str, str, str | None, str | None, str | None]
-"""What findings are counted by, all at once: severity, origin, rule, kind of fault, model."""
+_Kind = tuple[str, str, str | None, str | None, str | None, bool]
+"""What findings are counted by, all at once: severity, origin, rule, kind of fault, model, calibrated or not."""
 
 
 class Tally:
@@ -72,6 +72,7 @@ class Tally:
             outcome.rule_id,
             None if fault is None else fault.kind,
             judged.reading.evidence.model,
+            judged.reading.evidence.calibrated,
         )
         self.total += 1
         self._kinds[kind] += 1
@@ -109,10 +110,15 @@ class Tally:
     def models(self) -> Counter[str]:
         return self._by(4)
 
+    @property
+    def calibrated(self) -> int:
+        """How many were judged by calibrated ratings."""
+        return sum(count for (*_, calibrated), count in self._kinds.items() if calibrated)
+
     def _by(self, place: int) -> Counter[str]:
         found: Counter[str] = Counter()
         for kind, count in self._kinds.items():
-            if (name := kind[place]) is not None:
+            if isinstance(name := kind[place], str):
                 found[name] += count
         return found
 
