@@ -334,12 +334,16 @@ class _Analyst:
             waiting.append((record, awaited))
             gated += isinstance(awaited, Future)
             # One batch is decoded while the one before it is detected.
-            batch = self._detector.batch if self._detector else 1
-            if gated >= 2 * batch or len(waiting) >= 64 * batch:
+            if gated >= 2 * self._batch or len(waiting) >= 64 * self._batch:
                 ready = [waiting.popleft() for _ in range(len(waiting) // 2 or 1)]
                 gated -= sum(isinstance(awaited, Future) for _, awaited in ready)
-                yield from self._finish(ready, batch)
-        yield from self._finish(waiting, batch=1)
+                yield from self._finish(ready)
+        yield from self._finish(waiting)
+
+    @property
+    def _batch(self) -> int:
+        """Images that are best detected at once; fewer, once the device's memory did not hold them."""
+        return self._detector.batch if self._detector else 1
 
     def _known(self, record: P1Record) -> _Awaited:
         """What was found before in the frame that p1 judged, or the frame on its way; None: the gate stays closed."""
@@ -373,7 +377,8 @@ class _Analyst:
             return error.what
         return "this image was damaged in the store, and is whole again"
 
-    def _finish(self, records: Iterable[tuple[P1Record, _Awaited]], batch: int) -> Iterator[P2Record]:
+    def _finish(self, records: Iterable[tuple[P1Record, _Awaited]]) -> Iterator[P2Record]:
+        batch = self._batch
         ready = [
             (record, self._prepared(record, awaited) if isinstance(awaited, Future) else awaited)
             for record, awaited in records
