@@ -14,6 +14,7 @@ import click
 import pytest
 
 from modbot.cli.group import COMMANDS
+from modbot.cli.main import RESUMABLE
 from tests.click_lines import commands, parse
 
 REPOSITORY = Path(__file__).parents[2]
@@ -74,6 +75,12 @@ def test_help_is_quick(arguments: list[str], seconds: float) -> None:
 def test_the_list_of_commands_tells_what_each_is_for(path: str) -> None:
     assert COMMANDS[path][1].endswith(".")
     assert EVERY[path].help
+
+
+def test_the_commands_that_can_resume_are_known() -> None:
+    assert {
+        path for path, command in LEAVES.items() if any("--resume" in option.opts for option in command.params)
+    } == RESUMABLE
 
 
 @pytest.mark.parametrize("path", sorted(LEAVES))

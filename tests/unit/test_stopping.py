@@ -28,11 +28,20 @@ def test_what_passes_over_every_exception_does_not_pass_over_a_signal(
     monkeypatch.setattr(group.modbot, "main", command)
     before = signal.signal(number, module._stop)
     try:
-        assert module.main([]) == 130
+        assert module.main(["tag"]) == 130
     finally:
         signal.signal(number, before)
     told = capfd.readouterr().err
     assert told == f"modbot: stopped by {number.name}; what was finished is kept\nGo on with --resume.\n"
+
+
+def test_who_cannot_resume_is_not_told_to(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def command(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(group.modbot, "main", command)
+    assert module.main(["scan", "--date", "2025-10-01"]) == 130
+    assert capfd.readouterr().err == "modbot: interrupted; what was finished is kept\nRun the same command again.\n"
 
 
 class Dropping:
@@ -61,7 +70,7 @@ def test_a_signal_that_is_dropped_comes_again(
     monkeypatch.setattr(sys, "unraisablehook", module._tell_unraisable)
     before = {number: signal.signal(number, module._stop) for number in (signal.SIGTERM, signal.SIGALRM)}
     try:
-        assert module.main([]) == 130
+        assert module.main(["tag"]) == 130
         assert arrived == ["once", "put away"]
         time.sleep(2 * module.LOOK_SECONDS)  # and when it has come, no more
     finally:

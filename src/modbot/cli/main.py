@@ -42,7 +42,8 @@ def main(arguments: list[str], **click_options: Any) -> int:  # noqa: ANN401 - h
         return _refuse(error)
     except (_StoppedError, KeyboardInterrupt, click.Abort) as stopped:
         how = str(stopped) or "interrupted"
-        return _fail(f"{how}; what was finished is kept\nGo on with --resume.", InterruptedRunError.exit_code)
+        way_on = "Go on with --resume." if RESUMABLE.intersection(arguments[:1]) else "Run the same command again."
+        return _fail(f"{how}; what was finished is kept\n{way_on}", InterruptedRunError.exit_code)
     except BrokenPipeError:
         # The reader of our output went away (`| head`), and nobody is left to tell: whether all was done is not known.
         for stream in (sys.stdout, sys.stderr):
@@ -57,6 +58,9 @@ def main(arguments: list[str], **click_options: Any) -> int:  # noqa: ANN401 - h
 
 
 REQUEST_IS_WRONG = 2
+
+RESUMABLE = frozenset({"fetch", "tag", "analyze"})
+"""The commands that have --resume."""
 
 
 def _refuse(error: click.ClickException) -> int:
