@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -12,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -280,6 +282,43 @@ def test_the_command_lists_fetches_and_verifies(tmp_path: Path, capsys: pytest.C
     assert "mine: sha256-" in capsys.readouterr().out
     assert main(["models", "get", "unheard-of"]) == 2
     assert "open_nsfw" in capsys.readouterr().err
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Has the disk refuse this file, as it does a file of another owner's."""
+    opened = Path.open
+
+    def refusing(self: Path, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - handed on
+        if self == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refusing)
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_model_that_cannot_be_read_is_named_and_the_others_are_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "verify"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'models'}: no models\n"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.onnx").write_bytes(name.encode())
+        assert main(["models", "import", str(tmp_path / f"{name}.onnx")]) == 0
+    capsys.readouterr()
+    refused(monkeypatch, tmp_path / "models" / "a" / "model.onnx")
+    assert main(["models", "verify"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("b: sha256-")
+    assert "a: BAD\n" in said.err
+    assert "models/a/model.onnx: cannot be read (Permission denied)\nChange its owner" in said.err
+
+
+def test_a_model_that_cannot_be_read_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.onnx").touch()
+    refused(monkeypatch, tmp_path / "a.onnx")
+    with pytest.raises(InputError, match=r"/a\.onnx: cannot be read \(Permission denied\)"):
+        registry.import_model(tmp_path / "a.onnx", tmp_path / "models")
 
 
 def lock_of(folder: Path) -> registry.Lock:

@@ -91,7 +91,10 @@ def verify() -> None:
 
     models_dir = settings.load().models_dir
     bad = 0
-    for name in registry.installed_names(models_dir):
+    names = registry.installed_names(models_dir)
+    if not names:
+        click.echo(f"{models_dir}: no models")
+    for name in names:
         try:
             installed = registry.check(name, models_dir)
         except ModelError as error:

@@ -158,7 +158,7 @@ def check(name: str, models_dir: Path, *, kind: Kind = "tagger") -> Installed:
     """The model on disk, every file with a known digest read and compared.
 
     Raises:
-        ModelError: a file is missing, or not the one that its lock or the catalogue names.
+        ModelError: a file is missing, cannot be read, or is not the one that its lock or the catalogue names.
     """
     folder = folder_of(name, models_dir)
     known = known_model(name)
@@ -261,7 +261,7 @@ def import_model(
     a folder as it was downloaded. `name`: what it is to be called; else as the folder, or the file, is.
 
     Raises:
-        InputError: there is no model in it.
+        InputError: there is no model in it, or it cannot be read.
         ModelError: its files are not those that its lock or the catalogue names, or there is a model of that name.
         StorageError: the disk refused.
     """
@@ -274,11 +274,11 @@ def import_model(
     damaged = "Take the folder from the other machine again, or import its ONNX file alone."
     lock = _read_lock(source, damaged) if source.is_dir() else None
     with _new_folder(folder, replace=replace) as new:
-        copyfile(weights, new / MODEL_FILE)
+        _copy(weights, new / MODEL_FILE)
         wanted = {TAGS_FILE, *(known.files if known else ()), *(lock.files if lock else ())} - {MODEL_FILE}
         for path in sorted(weights.parent.iterdir()) if source.is_dir() else ():
             if path.is_file() and (path.name in wanted or any(map(path.match, _BESIDE))):
-                copyfile(path, new / path.name)
+                _copy(path, new / path.name)
         another = f"What is called {name} has to be the model of the list: give another a name of its own (--as NAME)."
         for digests, remedy in ((lock.files if lock else {}, damaged), (known.digests if known else {}, another)):
             if different := _difference(new, digests):
@@ -293,6 +293,15 @@ def import_model(
         tell(f"{name}: licence {licence}")
     tell(f"{name}: in {folder}")
     return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a file. Raises InputError where it cannot be read, OSError where the target cannot be written."""
+    try:
+        source.open("rb").close()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(source)) from None
+    copyfile(source, target)
 
 
 def _weights(source: Path) -> Path:
@@ -313,9 +322,13 @@ def installed_names(models_dir: Path) -> list[str]:
 
 
 def sha256_of(path: Path) -> str:
-    """The hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The hex SHA-256 of a file. Raises ModelError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+        raise ModelError(what, where=str(path), remedy="Change its owner or mode, or look after the disk.") from None
 
 
 def _missing(known: Known | None, name: str, folder: Path, kind: Kind) -> ModelError:
