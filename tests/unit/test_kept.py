@@ -42,7 +42,7 @@ def test_the_ends_are_exact_and_rounding_errors_beyond_them_are_cut() -> None:
     assert unpacked(packed(np.array([0, 1, -1e-9, 1.0000001], np.float32))).tolist() == [0, 1, 0, 1]
 
 
-def test_scores_and_detections_are_there_once_the_run_has_ended(tmp_path: Path) -> None:
+def test_scores_and_detections_are_there_at_once_and_once_the_run_has_ended(tmp_path: Path) -> None:
     kept = KeptScores(phash="0" * 16, image=INFO, frame=3, scores=packed(np.array([0.25, 0.5], np.float32)))
     found = [Detection(class_="FACE_FEMALE", score=0.731234, box=(1, 2, 3, 4))]
     with Kept(tmp_path) as results:
@@ -50,6 +50,8 @@ def test_scores_and_detections_are_there_once_the_run_has_ended(tmp_path: Path) 
         results.put_scores(DIGEST, kept, frames=5)
         results.put_detections(DIGEST, 3, found)
         results.put_detections(DIGEST, 4, [])
+        assert results.scores(DIGEST, frames=5) == kept
+        assert (results.detections(DIGEST, 3), results.detections(DIGEST, 4)) == (found, [])
     with Kept(tmp_path) as results:
         assert results.scores(DIGEST, frames=5) == kept
         assert (results.detections(DIGEST, 3), results.detections(DIGEST, 4)) == (found, [])

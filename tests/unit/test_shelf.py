@@ -111,6 +111,21 @@ def test_a_run_that_fails_keeps_what_it_computed(tmp_path: Path) -> None:
         assert kept.get(digest(1)) == b"true all the same"
 
 
+def test_what_is_being_written_is_known_to_its_writer(tmp_path: Path) -> None:
+    with ShelfWriter(tmp_path) as writer:
+        assert writer.get(digest(1)) is None
+        writer.put(digest(1), b"first")
+        writer.put(digest(1), b"of part 2", 2)
+        assert (writer.get(digest(1)), writer.get(digest(1), 2)) == (b"first", b"of part 2")
+        assert writer.get(digest(2)) is None
+        writer.put(digest(1), b"second")
+        assert writer.get(digest(1)) == b"second"
+        assert opened(tmp_path).get(digest(1)) is None
+        (path,) = tmp_path.iterdir()
+        path.write_bytes(path.read_bytes().replace(b"second", b"rotten"))
+        assert writer.get(digest(1)) is None
+
+
 def test_what_a_killed_run_left_is_published(tmp_path: Path) -> None:
     path = write(tmp_path, 1, 2)
     unfinished(path)

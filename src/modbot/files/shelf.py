@@ -133,11 +133,7 @@ class Shelf:
                 fd = self._opened(number).fileno()
             except FileNotFoundError:
                 return None
-            head = os.pread(fd, _HEAD.size, at)
-            if len(head) < _HEAD.size or _HEAD.unpack(head)[:2] != (digest, part):
-                return None
-            payload = os.pread(fd, _HEAD.unpack(head)[2], at + _HEAD.size)
-        return payload if _is_whole(head, payload) else None
+            return _payload(fd, at, digest, part)
 
     def _opened(self, number: int) -> FileIO:
         if number in self._open:
@@ -150,7 +146,7 @@ class Shelf:
 
 
 class ShelfWriter:
-    """Records on their way into a folder: in a file as soon as they are put, readable when the block ends.
+    """Records on their way into a folder: in a file as soon as they are put, readable for others when the block ends.
 
     Also when it ends with an error: what was computed is true all the same. Without a record there is no file.
 
@@ -163,6 +159,7 @@ class ShelfWriter:
         self._tmp = self._path.with_name(self._path.name + TMP_SUFFIX)
         self._file: FileIO | None = None
         self._index = bytearray()
+        self._places: dict[tuple[bytes, int], int] = {}
         self._at = 0
 
     def __enter__(self) -> Self:
@@ -192,7 +189,17 @@ class ShelfWriter:
             self._file.seek(self._at)
             write_all(self._file, _record(digest, part, payload))
         self._index += _ENTRY_PACKED.pack(digest, part, len(payload), self._at)
+        self._places[digest, part] = self._at
         self._at += _HEAD.size + len(payload)
+
+    def get(self, sha256: str, part: int = 0) -> bytes | None:
+        """The payload that was put last under a hex digest and a part's number; None if there is none that is whole."""
+        digest = bytes.fromhex(sha256)
+        at = self._places.get((digest, part))
+        if at is None or self._file is None:
+            return None
+        with storage_errors(self._path):
+            return _payload(self._file.fileno(), at, digest, part)
 
 
 def sweep(folder: Path) -> int:
@@ -229,6 +236,15 @@ def _complete(file: FileIO, end: int, index: bytes | bytearray) -> None:
 def _record(digest: bytes, part: int, payload: bytes) -> bytes:
     head = _HEAD.pack(digest, part, len(payload), 0)[:_CHECKED]
     return head + _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
+
+
+def _payload(fd: int, at: int, digest: bytes, part: int) -> bytes | None:
+    """The payload of the record at that place of a file, if it is that one and whole."""
+    head = os.pread(fd, _HEAD.size, at)
+    if len(head) < _HEAD.size or _HEAD.unpack(head)[:2] != (digest, part):
+        return None
+    payload = os.pread(fd, _HEAD.unpack(head)[2], at + _HEAD.size)
+    return payload if _is_whole(head, payload) else None
 
 
 def _is_whole(head: bytes, payload: bytes) -> bool:

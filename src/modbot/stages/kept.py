@@ -124,6 +124,8 @@ class Kept:
     def _get(self, sha256: str, part: int, kind: Any) -> Any:  # noqa: ANN401 - msgspec's types are values
         with self._lock:
             payload = self._shelf.get(sha256, part)
+            if payload is None and self._writer is not None:
+                payload = self._writer.get(sha256, part)
         try:
             return None if payload is None else msgspec.msgpack.decode(payload, type=kind)
         except msgspec.DecodeError:
