@@ -30,7 +30,7 @@ from modbot.records.progress import Event, Notice, Receipt
 from modbot.stages import tag
 from modbot.stages.fetch import FetchSettings
 from modbot.words import counted
-from tests.tiny_models import TAGS, build
+from tests.tiny_models import TAGS, build, write_tags
 
 COUNT = 24
 
@@ -143,4 +143,7 @@ def test_what_shapes_a_line_is_in_the_settings_digest(tmp_path: Path) -> None:
         replace(plain, execution=Execution(provider="cuda", batch=7, required=True, cache_dir=tmp_path)),
         replace(plain, cores=9),
     ]
-    assert {tag.settings_digest(each) for each in same} == {tag.settings_digest(plain)}
+    before = tag.settings_digest(plain)
+    assert {tag.settings_digest(each) for each in same} == {before}
+    write_tags(model.tags, [TAGS[0]._replace(name="sfw"), *TAGS[1:]])
+    assert tag.settings_digest(plain) != before

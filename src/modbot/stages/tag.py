@@ -26,7 +26,7 @@ from modbot.fetch.coordinator import Coordinator
 from modbot.fetch.remote import RemoteCoordinator
 from modbot.fetch.store import Store, Stored
 from modbot.files.index_csv import read_rows
-from modbot.files.journal import ShardFiles, digest_of
+from modbot.files.journal import ShardFiles, digest_of, file_digest
 from modbot.models.calibration import Calibration
 from modbot.models.decoding import Answer, Decoders
 from modbot.models.execution import Execution
@@ -104,11 +104,15 @@ class TagJob:
 
 
 def settings_digest(tagging: TagSettings) -> str:
-    """The digest of all that shapes p1's lines: model, revision, precision, what is listed, decoding, groups."""
+    """The digest of all that shapes p1's lines: model, revision, precision, what is listed, decoding, groups.
+
+    A model of one's own may get other names for its tags, and keep its weights and with them its revision.
+    """
     model, calibration = tagging.model, tagging.calibration
+    names = file_digest(model.tags) if model.tags.is_file() else None
     return digest_of(
         "p1",
-        [model.name, model.revision, tagging.execution.precision, model.thresholds],
+        [model.name, model.revision, names, tagging.execution.precision, model.thresholds],
         calibration.digest if calibration else None,
         tagging.frames,
         tagging.fast_decode,
