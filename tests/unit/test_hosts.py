@@ -116,11 +116,20 @@ def test_a_refusal_is_one_short_line_without_query_or_credentials(link: str) -> 
 
 
 @pytest.mark.parametrize(
-    "entry", ["https://h.example", "h.example/path", "h.example:port", "u@h.example", "", "h?q", "h#f"]
+    "entry",
+    [
+        *("https://h.example", "h.example/path", "h.example:port", "u@h.example", "", "h?q", "h#f"),
+        *("a.example b.example", "a.example;b.example", "a.example\tb.example", "*.h.example", "h:80:90", "'h'"),
+    ],
 )
 def test_an_entry_that_is_no_host_is_refused_by_name(entry: str) -> None:
     with pytest.raises(SettingError, match="MODBOT_ALLOW_HOSTS"):
         HostPolicy.of([entry])
+
+
+@pytest.mark.parametrize("entry", ["h_1.example", "h.example.", "10.0.0.7", "::1", "[::1]:80", "日本.example", "h"])
+def test_an_entry_is_whatever_a_link_can_name(entry: str) -> None:
+    assert HostPolicy.of([entry]).allowed
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ FAILED = "fetch_failed"
 
 MAX_URL = 8_192
 _UNUSABLE = re.compile(r"[\x00-\x20\x7f\\]")
+_NAME = re.compile(r"[\w-]+(?:\.[\w-]+)*\.?", re.ASCII)
 _SHOWN = 100
 _NO_ROOT = "file: links are read only below MODBOT_FILE_ROOT, which is not set"
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
@@ -187,13 +188,28 @@ def _entry(text: str) -> tuple[str, int | None]:
         host, port = url.raw_host, url.explicit_port
     except ValueError:
         host, port = None, None
-    if not host or url.raw_path != "/" or url.raw_user is not None or url.raw_query_string or url.raw_fragment:
+    if not host or not _can_be_host(host) or _UNUSABLE.search(text) or _says_more(url):
         raise SettingError(
             f"{text!r} is neither a host nor host:port",
             where="MODBOT_ALLOW_HOSTS or --allow-host",
-            remedy="Give names such as images.example.org or 127.0.0.1:8080, without https:// and without a path.",
+            remedy="Give names such as images.example.org or 127.0.0.1:8080, without https://, path or `*`; in "
+            "MODBOT_ALLOW_HOSTS separated by commas.",
         )
     return host, port
+
+
+def _says_more(url: URL) -> bool:
+    """Whether it names more than a host and a port."""
+    return url.raw_path != "/" or url.raw_user is not None or bool(url.raw_query_string or url.raw_fragment)
+
+
+def _can_be_host(name: str) -> bool:
+    """Whether any link can name it: an address, or a name as links spell it."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return _NAME.fullmatch(name) is not None
+    return True
 
 
 def _file_name(url: URL) -> str:
