@@ -107,6 +107,18 @@ def _folder(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def _token(text: str) -> Secret:
+    """The token without white space around it (a file that was read into the variable ends with some).
+
+    What cannot stand in a request's header is refused without being shown.
+    """
+    token = text.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        remedy = "Give the token alone, on one line, as the bot's page shows it."
+        raise SettingError("it holds characters that no token has (it is not shown)", remedy=remedy)
+    return Secret(token)
+
+
 def _discord_api(text: str) -> str:
     """Discord's own API, or a stand-in on this machine: the token goes nowhere else."""
     base = text.rstrip("/")
@@ -132,7 +144,7 @@ _FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ANALYSIS_QPS": ("analysis_qps", qps),
     "ANALYSIS_CONCURRENCY": ("analysis_concurrency", count),
     "MODBOT_DSL_MODE": ("dsl_mode", _choice("warn", "strict")),
-    "DISCORD_BOT_TOKEN": ("discord_token", Secret),
+    "DISCORD_BOT_TOKEN": ("discord_token", _token),
     "MODBOT_DISCORD_API": ("discord_api", _discord_api),
     "MODBOT_ALLOW_HOSTS": ("allow_hosts", _hosts),
     "MODBOT_FILE_ROOT": ("file_root", _folder),

@@ -213,3 +213,19 @@ def test_environment_wins_over_dotenv_and_a_flag_over_both(monkeypatch: pytest.M
     path = Path("out/profiles/from_flag/p0") / f"p0_{DATE}.csv"
     write_bytes(path, GOOD.encode())
     assert main([*SPLIT, "--profile", "from_flag"]) == 0
+
+
+@pytest.mark.parametrize("token", ["sesame\nX-Header: 1", "Bot sesame", "sesamé.sesame", "\x7fsesame"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(
+    token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(".env").write_text(f'DISCORD_BOT_TOKEN="{token}"\n', encoding="utf-8")
+    told = refused(capsys, *SPLIT)
+    assert "DISCORD_BOT_TOKEN: " in told
+    assert "sesam" not in told
+
+
+def test_white_space_around_a_token_is_no_part_of_it() -> None:
+    token = load({"DISCORD_BOT_TOKEN": "sesame\r\n"}).discord_token
+    assert token is not None
+    assert token.reveal() == "sesame"
