@@ -354,6 +354,21 @@ def test_files_as_downloaded_are_imported_as_the_model_that_they_are(tmp_path: P
     assert registry.check("toy", tmp_path / "models").verified
 
 
+def test_other_weights_outside_of_the_same_file_are_another_model(tmp_path: Path) -> None:
+    found = []
+    for weights in (b"some", b"others"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / "model.onnx").write_bytes(WEIGHTS)
+        (tmp_path / "mine" / "model.onnx.data").write_bytes(weights)
+        registry.import_model(tmp_path / "mine", tmp_path / "models", replace=True)
+        locked = registry.check("mine", tmp_path / "models")
+        found.append((locked.revision, locked.digest))
+        (locked.folder / registry.LOCK_FILE).unlink()
+        bare = registry.check("mine", tmp_path / "models")
+        assert (bare.revision, bare.digest) == found[-1]
+    assert len({revision for revision, _ in found}) == len({digest for _, digest in found}) == 2
+
+
 @pytest.mark.usefixtures("toy")
 def test_another_model_does_not_become_a_known_one(tmp_path: Path) -> None:
     (tmp_path / "mine.onnx").write_bytes(b"other weights")

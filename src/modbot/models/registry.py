@@ -23,6 +23,7 @@ import msgspec
 
 from modbot.errors import InputError, ModelError
 from modbot.files.atomic import ABANDONED_S, storage_errors, sync_file, sync_folder
+from modbot.files.journal import digest_of
 from modbot.files.processes import lives, owner
 from modbot.models import hub, wheels
 from modbot.models.catalogue import (
@@ -44,8 +45,11 @@ from modbot.records import jsonl
 LOCK_FILE = "model.lock.json"
 
 _SCRATCH = re.compile(rf"\.({NAME.pattern})\.(\w+\.\d+\.\w+)\.\w+", re.ASCII)
-_BESIDE = ("*.data", "*.onnx_data", "LICEN[CS]E*", "NOTICE*", "COPYING*")
-"""What is imported with a model: weights that it keeps outside of its file, and its licence."""
+_WEIGHTS_BESIDE = ("*.data", "*.onnx_data")
+"""Weights that a model keeps outside of its file."""
+
+_BESIDE = (*_WEIGHTS_BESIDE, "LICEN[CS]E*", "NOTICE*", "COPYING*")
+"""What is imported with a model: such weights, and its licence."""
 
 Tell: TypeAlias = Callable[[str], None]
 """Shows one line to a person."""
@@ -69,9 +73,9 @@ Stamp: TypeAlias = tuple[tuple[str, int, int], ...]
 class Installed:
     """A model on disk, as it was checked; may be handed to another process, which needs not read it all again.
 
-    `revision` is fit for a folder's name, `digest` is the sha256 of the weights; `verified` says whether there were
-    digests to check; by `stamp`, `recheck` notices that the files are others by now. `input_size` (pixels) and
-    `thresholds` are the catalogue's; of a model that is not in it, None and the defaults.
+    `revision` is fit for a folder's name, `digest` names the weights, those outside of the model's file as well;
+    `verified` says whether there were digests to check; by `stamp`, `recheck` notices that the files are others by now.
+    `input_size` (pixels) and `thresholds` are the catalogue's; of a model that is not in it, None and the defaults.
     """
 
     name: str
@@ -172,7 +176,7 @@ def check(name: str, models_dir: Path, *, kind: Kind = "tagger") -> Installed:
     if different := _difference(folder, digests):
         file, what = different
         raise ModelError(what, where=str(folder / file), remedy=again)
-    digest = digests.get(MODEL_FILE) or sha256_of(folder / MODEL_FILE)
+    digest = _digest_of_weights(folder, digests)
     return Installed(
         name=name,
         folder=folder,
@@ -183,6 +187,16 @@ def check(name: str, models_dir: Path, *, kind: Kind = "tagger") -> Installed:
         input_size=known.input_size if known else None,
         thresholds=known.thresholds if known else LISTED,
     )
+
+
+def _digest_of_weights(folder: Path, digests: Mapping[str, str]) -> str:
+    """The sha256 of `model.onnx`; of a model that keeps weights outside of it, one that these are in, too.
+
+    `digests`: those that are known.
+    """
+    beside = sorted(path.name for pattern in _WEIGHTS_BESIDE for path in folder.glob(pattern))
+    found = {name: digests.get(name) or sha256_of(folder / name) for name in (MODEL_FILE, *beside)}
+    return digest_of(found) if beside else found[MODEL_FILE]
 
 
 def _revision_of(digest: str) -> str:
@@ -286,7 +300,7 @@ def import_model(
                 origin = weights if file == MODEL_FILE else weights.parent / file
                 raise ModelError(what, where=str(origin), remedy=remedy)
         revision = (
-            lock.revision if lock else (known.pinned if known else None) or _revision_of(sha256_of(new / MODEL_FILE))
+            lock.revision if lock else (known.pinned if known else None) or _revision_of(_digest_of_weights(new, {}))
         )
         licence = lock.licence if lock else known.licence if known else "unknown"
         _write_lock(new, name, source=lock.source if lock else "imported", revision=revision, licence=licence)
