@@ -43,6 +43,10 @@ def test_images_are_known_by_content_or_by_look(tmp_path: Path) -> None:
         ("a: {distance: true}", "a.distance"),
         ("a: [", "no YAML"),
         ("\x00", "no YAML"),
+        ("a: !!bool maybe", "no YAML"),
+        ("a: !!int ''", "no YAML"),
+        ("a: !!timestamp now", "no YAML"),
+        ("a: {distance: 1" + ":1" * 300 + ".5}", "no YAML"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -18,6 +18,8 @@ MAX_BYTES = 2 * 1024 * 1024
 MAX_NODES = 200_000
 """A rules file of more keys and values is refused: each is an object of some 700 bytes."""
 MAX_NESTING = 50
+MAX_NUMBER = 1_000
+"""Characters of a number: YAML also writes them in base 60, of which a long one takes minutes to work out."""
 MAX_EXPANDED = MAX_BYTES
 """How many characters and nodes a file may hold with each alias written out."""
 
@@ -214,6 +216,8 @@ def plain_value(node: Node) -> str | float | bool | Node | None:
     if not isinstance(node, Scalar):
         return node
     kind = node.tag.removeprefix(_PREFIX)
+    if kind in {"int", "float"} and len(node.value) > MAX_NUMBER:
+        return node
     constructor = SafeConstructor()
     try:
         match kind:
@@ -229,7 +233,7 @@ def plain_value(node: Node) -> str | float | bool | Node | None:
                 return str(node.value)
             case _:
                 return node
-    except (ValueError, KeyError, ConstructorError):  # `!!int x`: a tag that its text does not fit
+    except (ValueError, ArithmeticError, LookupError, ConstructorError):  # `!!int x`: a tag that its text does not fit
         return node
 
 

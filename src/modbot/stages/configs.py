@@ -75,6 +75,31 @@ def read_at_most(path: Path, size: int) -> bytes:
         return data.read(size)
 
 
+def read_yaml(path: Path, most: int) -> Any:  # noqa: ANN401 - YAML of unknown shape
+    """What a YAML file of at most so many bytes holds, as plain objects.
+
+    Raises:
+        FileNotFoundError: there is none.
+        InputError: it cannot be read, is larger, or no YAML.
+    """
+    try:
+        source = read_at_most(path, most + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    if len(source) > most:
+        raise InputError(f"larger than {most // 1024**2} MiB", where=str(path))
+    try:
+        return yaml.load(source, Loader=yaml.CSafeLoader)  # five times as fast as `safe_load`
+    except _NO_YAML as error:
+        raise InputError(f"no YAML ({' '.join(str(error).split())[:200]})", where=str(path)) from None
+
+
+_NO_YAML = (yaml.YAMLError, RecursionError, ValueError, ArithmeticError, LookupError, AttributeError)
+"""The last four come of a tag that its text does not fit, such as `!!bool maybe`."""
+
+
 def _read(path: Path) -> bytes:
     try:
         return read_at_most(path, MAX_BYTES + 1)
@@ -84,13 +109,7 @@ def _read(path: Path) -> bytes:
 
 
 def _mapping(path: Path) -> Mapping[str, Any]:
-    source = _read(path)
-    if len(source) > MAX_BYTES:
-        raise InputError(f"larger than {MAX_BYTES // 1024**2} MiB", where=str(path))
-    try:
-        content = yaml.safe_load(source)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"not YAML ({' '.join(str(error).split())[:200]})", where=str(path)) from None
+    content = read_yaml(path, MAX_BYTES)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from modbot.errors import InputError
 from modbot.records.evidence import Evidence
-from modbot.stages.configs import read_at_most
+from modbot.stages.configs import read_yaml
 
 PHASH_BITS = 64
 MAX_BYTES = 16 * 1024 * 1024
@@ -66,16 +64,9 @@ def load_hashlists(path: Path) -> HashLists:
         InputError: the file cannot be read, or is not as above; names list and key.
     """
     try:
-        source = read_at_most(path, MAX_BYTES + 1)
-        if len(source) > MAX_BYTES:
-            raise InputError(f"larger than {MAX_BYTES // 1024**2} MiB", where=str(path))
-        raw = yaml.safe_load(source)
+        raw = read_yaml(path, MAX_BYTES)
     except FileNotFoundError:
         return HashLists()
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"no YAML: {str(error).splitlines()[0]}", where=str(path)) from None
     if raw is None:
         return HashLists()
     if not isinstance(raw, dict):
