@@ -134,6 +134,22 @@ def test_rules_behind_a_stop_have_no_distance() -> None:
     assert (explanation.stopped_by, explanation.nearest) == ("stop", None)
 
 
+@pytest.mark.parametrize(
+    ("first", "next_", "when", "total"),
+    [
+        ("rating.explicit >= 0.5", "{} and {}", "f60", 0.3),
+        ("rating.explicit >= 0.5", "!{} and !{}", "f60", 0.3),
+        ("rating.explicit", "{} + {}", "f60 > 1e18", 1e18 - 0.2 * 2**60),
+        ("1", "{} * {}", "f60 > 2", None),
+    ],
+)
+def test_features_that_use_others_twice_are_worked_out_once(
+    first: str, next_: str, when: str, total: float | None
+) -> None:
+    features = {"f0": first, **{f"f{n}": next_.replace("{}", f"f{n - 1}") for n in range(1, 61)}}
+    assert of(when, features=features).distance == (total if total is None else pytest.approx(total))
+
+
 NAMES = ("general", "sensitive", "questionable", "explicit")
 
 

@@ -70,13 +70,22 @@ def _cost(change: _Change) -> float:
 
 
 class _Walk:
+    """Works out each piece once: features that use the ones above them twice would double the work with each."""
+
     def __init__(self, evaluation: Evaluation, features: Sequence[Piece]) -> None:
         self.gaps: dict[Gap, None] = {}
         self._evaluation = evaluation
         self._features = features
+        self._changes: dict[tuple[Piece, bool], _Change | None] = {}
+        self._fixed: dict[Piece, bool] = {}
 
     def change(self, piece: Piece, *, wanted: bool) -> _Change | None:
         """The least change that makes the piece as true as wanted; nothing if it is; None if there is none."""
+        if (piece, wanted) not in self._changes:
+            self._changes[piece, wanted] = self._change(piece, wanted=wanted)
+        return self._changes[piece, wanted]
+
+    def _change(self, piece: Piece, *, wanted: bool) -> _Change | None:
         value = self._value(piece)
         if value is None:
             return None
@@ -154,6 +163,11 @@ class _Walk:
 
     def _is_fixed(self, piece: Piece) -> bool:
         """Whether the value is the same for every record."""
+        if piece not in self._fixed:
+            self._fixed[piece] = self._never_changes(piece)
+        return self._fixed[piece]
+
+    def _never_changes(self, piece: Piece) -> bool:
         match piece.node:
             case bound.Constant() | bound.Failing():
                 return True
