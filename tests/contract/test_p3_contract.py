@@ -89,6 +89,33 @@ def test_every_kind_of_record_makes_a_valid_finding(row: int) -> None:
     assert finding_validator().is_valid(plain(row, **OUTCOME))
 
 
+GROWN_LATER = {("messages", 0, "attachments", 0, "row")}
+"""What a finding may lack: it came on top of what was promised."""
+
+
+def promised(finding: object) -> list[tuple[str | int, ...]]:
+    """Where each key stands that p1, p2 or p3 was promised to write; of free maps and lists only the place itself."""
+    free = {"extra", "xsignals", "dsl", "rating"}
+    return [
+        place
+        for place in places(finding)
+        if place and isinstance(place[-1], str) and not free & set(place[:-1]) and place not in GROWN_LATER
+    ]
+
+
+@pytest.mark.parametrize("row", [2, 49], ids=["an image", "an error"])
+def test_a_finding_that_lacks_a_promised_key_is_a_breach(row: int) -> None:
+    finding = plain(row, **OUTCOME)
+    assert (finding["error"] is None) == (row == 2)
+    for place in promised(finding):
+        lacking = json.loads(json.dumps(finding))
+        holder = lacking
+        for key in place[:-1]:
+            holder = holder[key]
+        del holder[place[-1]]
+        assert not finding_validator().is_valid(lacking), place
+
+
 JSON = st.recursive(
     st.sampled_from([None, True, 0, -1, 1.0, 0.5, 10**15, 1e300, "", "red", "0" * 64, "2025-10-01T00:00:00Z"])
     | st.text(max_size=4),
