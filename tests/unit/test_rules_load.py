@@ -262,6 +262,11 @@ class TestHostileFiles:
         assert (loaded.status, codes(loaded)) == ("error", [("R2-E001", "error")])
         assert load(rules[:4]).status == "ok"
 
+    def test_as_many_rules_run_as_a_file_can_hold(self) -> None:
+        rules = load([{"id": f"r{i}", "severity": "red", "when": "rating.explicit > 0.5"} for i in range(15_000)])
+        assert rules.ruleset is not None
+        assert rules.ruleset.judge(Facts(rating={"explicit": 0.9})).matched == (1 << 15_000) - 1
+
     def test_scores_beyond_reason_do_not_stop_the_judge(self) -> None:
         rules = load([{**GOOD, "when": "topk_sum(minors, 1e300 * 1e300 - 1e300 * 1e300) > 1 or minors_sum > 1"}])
         assert rules.ruleset is not None

@@ -137,7 +137,7 @@ class _Writer:
         for index, rule in enumerate(self._program.rules):
             lines = [
                 f"if {self.text(rule.when)}:",
-                f"    matched |= {1 << index}",
+                f"    matched |= 1 << {index}",
                 f"    if best < {ranks[index]}: best = {ranks[index]}",
             ]
             if rule.stop:
