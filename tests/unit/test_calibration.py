@@ -97,8 +97,8 @@ def test_too_little_to_go_by_changes_nothing(column: list[float], positives: int
 @pytest.mark.parametrize(
     ("column", "complaint"),
     [
-        ([1.0] * 30 + [0.3] * 30, "0 images with it, 30 without whose score is neither 0 nor 1"),
-        ([0.7] * 30 + [0.0] * 29 + [0.4], "30 images with it, 1 without whose score is neither 0 nor 1"),
+        ([1.0] * 30 + [0.3] * 30, "scores of 0 and 1 not counted, 0 images with it, 30 without"),
+        ([0.7] * 30 + [0.0] * 29 + [0.4], "scores of 0 and 1 not counted, 30 images with it, 1 without"),
     ],
 )
 def test_scores_that_no_temperature_moves_are_nothing_to_go_by(column: list[float], complaint: str) -> None:

@@ -140,8 +140,8 @@ def fit(scores: Scores, labels: Labels) -> Fit:
     # What no temperature moves says nothing of it either: of the others, there have to be enough of each.
     having, lacking = int(labels[given].sum()), int((~labels[given]).sum())
     if min(having, lacking) < LEAST_OF_EACH:
-        scored = "" if given.all() else " whose score is neither 0 nor 1"
-        few = f"{counted(having, 'image')} with it, {lacking} without{scored}: {LEAST_OF_EACH} of each are needed"
+        but = "" if given.all() else "scores of 0 and 1 not counted, "
+        few = f"{but}{counted(having, 'image')} with it, {lacking} without: {LEAST_OF_EACH} of each are needed"
         return Fit(1.0, positives, negatives, before, before, few)
     temperature = _least(_logits(scores[given]), labels[given])
     return Fit(temperature, positives, negatives, before, quality(heated(scores, temperature), labels))
