@@ -543,6 +543,7 @@ def test_a_host_that_limits_forever_costs_bounded_time_and_no_other_host(
         b"HTTP/1.1 302 Found\r\n\r\n",
         b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 429 Odd\r\nRetry-After: \xff\r\nContent-Length: 9\r\n\r\n[",
+        b'HTTP/1.1 429 Odd\r\nRetry-After: 0\r\nContent-Length: 9\r\n\r\n{"a":"\xff"}',
     ],
 )
 def test_whatever_a_server_says_ends_as_a_record(tmp_path: Path, answer: bytes) -> None:
@@ -791,6 +792,8 @@ def test_a_message_that_is_gone_leaves_the_link_expired(tmp_path: Path, answer: 
         (500, "fetch_failed", 500, "the server answered 500"),
         (400, "fetch_failed", 400, "the server answered 400"),
         ({"text": "<html>"}, "fetch_failed", 200, "the server's JSON is none"),
+        ({"body": b'{"id": "\xff"}'}, "fetch_failed", 200, "the server's JSON is none"),
+        ({"body": b"[" * 100_000}, "fetch_failed", 200, "the server's JSON is none"),
     ],
 )
 def test_a_message_that_cannot_be_read_again_is_no_expired_link(

@@ -471,6 +471,8 @@ def test_only_a_change_that_must_be_kept_moves_the_revision() -> None:
         ({"Retry-After": "soon"}, b"[]", None),
         ({"Retry-After": "7"}, b'{"retry_after": true}', 7.0),
         ({"Retry-After": "7"}, b'{"retry_after": 1e999}', 7.0),
+        ({"Retry-After": "7"}, b'{"message": "\xff"}', 7.0),
+        ({"Retry-After": "7"}, b'{"message": ' + b"[" * 60_000, 7.0),
     ],
 )
 def test_retry_after_in_all_its_forms(headers: dict[str, str], body: bytes, expected: float | None) -> None:

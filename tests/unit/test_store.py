@@ -130,7 +130,7 @@ def test_a_damaged_link_is_no_link(store: Store, tmp_path: Path) -> None:
     link = next(path for path in (store._root / "links").rglob("*") if path.is_file())
     other = f'{{"sha256": "../../../victim", "bytes": {len(DATA)}}}'.encode()
     (tmp_path / "victim").write_bytes(DATA)
-    for text in (b"", b"{", b'{"sha256": 5}', other):
+    for text in (b"", b"{", b'{"sha256": 5}', b'{"sha256": "\xff"}', other):
         link.write_bytes(text)
         assert store.find("key") is None
 

@@ -250,7 +250,7 @@ def _make_room(path: Path, step: Step) -> None:
         before = jsonl.decode(path.read_bytes(), _Before)
     except FileNotFoundError:
         return
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.DecodeError):
         before = _Before(step="", date="")
     if before.step != step.name:
         what = f"there is something else than a status file of {step.name}"

@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 import msgspec
 
 from modbot.errors import RateLimitError
+from modbot.records.jsonl import decode
 from modbot.records.progress import Adjustment, Rate
 
 QPS_LADDER = (4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.5)
@@ -489,6 +490,6 @@ def _retry_after(text: str | None, wall: float) -> float | None:
 
 def _json_object(body: bytes) -> dict[str, object]:
     try:
-        return msgspec.json.decode(body, type=dict[str, object])
+        return decode(body, dict[str, object])
     except msgspec.DecodeError:
         return {}

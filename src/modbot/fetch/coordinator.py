@@ -19,7 +19,7 @@ from modbot.fetch.budget import Answer, Budget, Lane, Saved, Ticket
 from modbot.fetch.store import Stored
 from modbot.fetch.turn import Turn
 from modbot.files.atomic import write_bytes
-from modbot.records.jsonl import encode_document
+from modbot.records.jsonl import decode, encode_document
 from modbot.records.p1 import RecordError
 from modbot.records.progress import Adjustment
 
@@ -268,7 +268,7 @@ def read_states(paths: Iterable[Path]) -> list[Saved]:
     states = []
     for path in paths:
         try:
-            states.append(msgspec.json.decode(path.read_bytes(), type=Saved))
+            states.append(decode(path.read_bytes(), Saved))
         except FileNotFoundError:
             continue
         except msgspec.DecodeError as error:

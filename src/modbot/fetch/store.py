@@ -28,6 +28,7 @@ import msgspec
 from modbot.errors import InputError, StorageError
 from modbot.files.atomic import TMP_SUFFIX, disk_time, is_abandoned, storage_errors, write_all
 from modbot.files.processes import owner
+from modbot.records.jsonl import decode
 
 MAX_BYTES = 50_000_000
 """Of one image, where nothing else is said."""
@@ -52,9 +53,6 @@ class Stored(msgspec.Struct, frozen=True):
 
     sha256: Annotated[str, msgspec.Meta(pattern=f"^{_DIGEST.pattern}$", max_length=64)]
     bytes: int
-
-
-_stored = msgspec.json.Decoder(Stored)
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -86,7 +84,7 @@ class Store:
         """
         try:
             with open(self._link(key), "rb", buffering=0) as link:
-                stored = _stored.decode(link.readall())
+                stored = decode(link.readall(), Stored)
             path = self._file(stored.sha256)
             found = os.stat(path)
             if found.st_size != stored.bytes or (thorough and not self.check(stored.sha256)):
@@ -169,7 +167,7 @@ class Store:
 
     def _leads_to_an_image(self, link: Path) -> bool:
         try:
-            return self.path(msgspec.json.decode(link.read_bytes(), type=Stored).sha256).exists()
+            return self.path(decode(link.read_bytes(), Stored).sha256).exists()
         except (FileNotFoundError, msgspec.DecodeError):
             return False
         except OSError as error:

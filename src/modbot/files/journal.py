@@ -41,7 +41,7 @@ def decode_line(line: bytes, kind: type[T], where: str) -> T:
     """The line as a `kind`. Raises IncompleteError, which says `where`, if it is none."""
     try:
         return jsonl.decode(line, kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise IncompleteError(f"not a record ({error})", where=where, remedy=AGAIN) from None
 
 
@@ -212,7 +212,7 @@ class Journal:
     def _account(self, line: bytes) -> bool:
         try:
             known = jsonl.decode(line, self._kind)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except msgspec.DecodeError:
             return False
         if known.row in self.rows:
             return False

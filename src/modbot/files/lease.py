@@ -23,6 +23,7 @@ from modbot.errors import BusyError, InterruptedRunError
 from modbot.files.atomic import storage_errors, tmp_of
 from modbot.files.paths import Partition
 from modbot.files.processes import own_name, process_table, started
+from modbot.records import jsonl
 
 BEAT_SECONDS = 2.0
 GLANCE_SECONDS = 0.2
@@ -223,7 +224,7 @@ def _bytes(path: Path) -> bytes | None:
 
 def _parse(data: bytes) -> Owner | None:
     try:
-        return msgspec.json.decode(data, type=Owner)
+        return jsonl.decode(data, Owner)
     except msgspec.DecodeError:
         return None
 

@@ -24,13 +24,16 @@ def encode_document(document: object) -> bytes:
 
 
 def decode(data: bytes | str, kind: type[T]) -> T:
-    """`data` as a `kind`; raises `msgspec.DecodeError` (or its `ValidationError`) if it is none."""
-    return msgspec.json.decode(data, type=kind)
+    """`data` as a `kind`; raises `msgspec.DecodeError` (or its `ValidationError`) if it is none, whatever it holds."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def decode_any(data: bytes | str) -> Any:  # noqa: ANN401 - JSON of unknown shape
     """`data` as plain dicts and lists; raises `msgspec.DecodeError`."""
-    return msgspec.json.decode(data)
+    return decode(data, object)
 
 
 def score(value: float) -> float:

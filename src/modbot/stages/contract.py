@@ -18,7 +18,7 @@ from jsonschema_rs import Draft202012Validator
 
 from modbot.errors import InputError
 from modbot.records.finding import REPORT_COLUMNS, SEVERITIES
-from modbot.records.jsonl import decode_any
+from modbot.records.jsonl import decode, decode_any
 from modbot.stages.lines import numbered_lines
 from modbot.words import counted
 
@@ -81,7 +81,7 @@ def finding_validator() -> Draft202012Validator:
 def _finding_problem(line: bytes, validator: Draft202012Validator) -> str | None:
     try:
         finding = decode_any(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+    except msgspec.DecodeError as broken:
         return f"broken JSON ({broken})"
     if validator.is_valid(finding):
         return None
@@ -156,11 +156,10 @@ class _Severity(msgspec.Struct):
 
 
 def _severities(findings: Path) -> Iterator[Any]:
-    decode = msgspec.json.Decoder(_Severity).decode
     for _, line in numbered_lines(findings, what="the findings", remedy="Run the scan first: modbot scan"):
         try:
-            yield decode(line).severity
-        except (msgspec.DecodeError, RecursionError):
+            yield decode(line, _Severity).severity
+        except msgspec.DecodeError:
             # That the finding itself is broken is for check-findings to tell; here it is a row that it should have.
             yield "unreadable"
 

@@ -16,6 +16,7 @@ from modbot.files.lease import hold
 from modbot.files.paths import Partition
 from modbot.records.evidence import RATINGS, Evidence, read
 from modbot.records.finding import REPORT_COLUMNS, Outcome, Severity
+from modbot.records.jsonl import decode
 from modbot.stages.lines import numbered_lines
 from modbot.stages.sheet import cell, flag, joined, number, numbers, sheet
 
@@ -142,14 +143,11 @@ def _write_report(findings: Path, files: ReportFiles, severities: frozenset[Seve
     return Written(draft.path, rows, left_out)
 
 
-_outcome = msgspec.json.Decoder(Outcome)
-
-
 def read_outcome(line: bytes, path: Path, line_number: int) -> Outcome:
     """What p3 added to a finding. Raises InputError that names the line and the key."""
     try:
-        return _outcome.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return decode(line, Outcome)
+    except msgspec.DecodeError as error:
         raise InputError(
             f"line {line_number} is no finding ({error})",
             where=str(path),
