@@ -21,12 +21,16 @@ def rows(folder: Path) -> Iterator[dict[str, object]]:
     if not folder.is_dir():
         raise InputError("there is no such folder", where=str(folder))
     root = folder.resolve()
-    for path in _files(root):
-        stat = path.stat()
+    for entry in _files(root):
+        path = Path(entry.path)
+        try:
+            stat = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:  # gone since
+            continue
         yield {
             "message_link": path.as_uri(),
             "channel_name": _text(str(path.parent.relative_to(root))),
-            "created_at": datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="seconds"),
+            "created_at": _time(stat.st_mtime),
             "source": "file",
             "filename": _text(path.name),
             "file_size": stat.st_size,
@@ -34,18 +38,32 @@ def rows(folder: Path) -> Iterator[dict[str, object]]:
         }
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(root: Path) -> Iterator[os.DirEntry[str]]:
+    waiting = _entries(root)
+    while waiting:
+        entry = waiting.pop()
+        if entry.is_dir(follow_symlinks=False):
+            waiting += _entries(entry.path)
+        elif entry.is_file(follow_symlinks=False):
+            yield entry
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    """What is in the folder and not hidden, by name, the first one last."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        with os.scandir(folder) as entries:
+            seen = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=_text(str(folder))) from None
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False):
-            yield Path(entry.path)
+    return sorted(seen, key=lambda entry: entry.name, reverse=True)
+
+
+def _time(seconds: float) -> str:
+    """Unix seconds as ISO 8601; empty for what no calendar has, as a broken file system may tell."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError):
+        return ""
 
 
 def _text(name: str) -> str:
