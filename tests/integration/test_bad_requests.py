@@ -139,6 +139,22 @@ def test_shards_that_are_not_those_of_the_day(capsys: pytest.CaptureFixture[str]
     assert "the split did not end" in refused(capsys, *TAG)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [
+        (("5", "5"), "shards.csv: row 5 stands twice in the shard"),
+        (("", "1"), "shards.csv: line 2: no row number"),
+        (("0", "9" * 5_000), "shards.csv: line 3: no row number"),
+    ],
+)
+def test_a_shard_that_was_put_together_by_hand(
+    numbers: Sequence[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"https://x/{place}.png,,{number}\n" for place, number in enumerate(numbers))
+    Path("shards.csv").write_text(f"url,bad_row,row\n{rows}")
+    assert named in refused(capsys, *TAG, "--input", "shards.csv", "--out", "x.jsonl")
+
+
 def test_a_model_that_is_not_there_names_both_ways_out(capsys: pytest.CaptureFixture[str]) -> None:
     write_bytes(INDEX, GOOD.encode())
     assert main([*SPLIT, "--shards", "2"]) == 0

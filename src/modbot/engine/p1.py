@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import isinf
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 from modbot.engine.fetching import fetch_settings, one_budget
 from modbot.engine.local import cores_each
 from modbot.engine.run import Outcome, require_possible, run_step
+from modbot.errors import InputError
 from modbot.fetch.store import Store
 from modbot.files.atomic import write_bytes
 from modbot.files.index_csv import read_rows
@@ -132,6 +134,10 @@ def tag_file(
         written.append(("--status-file", status_file))
     refuse_clashes([("--input", source), *_configs(request)], written)
     rows = [row.row for row in read_rows(source)]
+    repeated = next((row for row, times in Counter(rows).items() if times > 1), None)
+    if repeated is not None:
+        remedy = "Name an index, or one shard as the split wrote it."
+        raise InputError(f"row {repeated} stands twice in the shard", where=str(source), remedy=remedy)
     with (
         hold_file(out.with_name(f"{out.name}.lease"), "modbot tag --input") as still_ours,
         hold_file(partition.lease_of(out), "modbot tag --input"),  # `cache prune` looks there

@@ -189,7 +189,7 @@ def read_rows(path: Path) -> Iterator[IndexRow]:
                 yield to_row(cells, row=position, bad=raw.bad)
                 continue
             number, bad = cells.pop(ROW_COLUMN), cells.pop(BAD_COLUMN) or raw.bad
-            if not (number.isascii() and number.isdecimal()):
+            if not (number.isascii() and number.isdecimal() and len(number) <= MAX_DIGITS):
                 raise InputError(f"line {raw.line}: no row number", where=str(path), remedy="Split the index again.")
             yield to_row(cells, row=int(number), bad=bad)
 
