@@ -28,17 +28,11 @@ class Tally:
 
     def __init__(self, total: int) -> None:
         self.total = total
+        self.done = 0
+        self.failed = 0
         self._shards: dict[str, tuple[int, int]] = {}
         self._recovered = 0
         self._started = monotonic()
-
-    @property
-    def done(self) -> int:
-        return sum(done for done, _ in self._shards.values())
-
-    @property
-    def failed(self) -> int:
-        return sum(failed for _, failed in self._shards.values())
 
     @property
     def rate(self) -> float:
@@ -52,17 +46,22 @@ class Tally:
     def hear(self, event: Event) -> None:
         match event:
             case ShardStarted():
-                before = self._shards.get(event.shard, (0, 0))[0]
-                self._recovered += event.done - before
-                self._shards[event.shard] = event.done, event.failed
+                self._recovered += self._reached(event.shard, event.done, event.failed)
             case ShardAdvanced():
-                self._shards[event.shard] = event.done, event.failed
+                self._reached(event.shard, event.done, event.failed)
             case ShardFinished(receipt=receipt, reused=reused):
-                if reused:
-                    self._recovered += receipt.lines
-                self._shards[receipt.shard] = receipt.lines, sum(receipt.errors.values())
+                more = self._reached(receipt.shard, receipt.lines, sum(receipt.errors.values()))
+                self._recovered += more if reused else 0
             case _:
                 pass
+
+    def _reached(self, shard: str, done: int, failed: int) -> int:
+        """Takes what a shard has come to, and gives how many lines more that is."""
+        done_before, failed_before = self._shards.get(shard, (0, 0))
+        self._shards[shard] = done, failed
+        self.done += done - done_before
+        self.failed += failed - failed_before
+        return done - done_before
 
     def __str__(self) -> str:
         left = self.seconds_left
