@@ -86,6 +86,13 @@ def test_an_index_must_not_number_its_rows_itself(column: str, tmp_path: Path) -
         rows_of(tmp_path / "i.csv", f"url,{column}\nhttps://x/1,7\n")
 
 
+def test_a_header_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "index.csv"
+    path.write_bytes("url,備考\nhttps://x/1.png,猫\n".encode("cp932"))
+    with pytest.raises(InputError, match=r"index\.csv: the header is not UTF-8\nSave it as CSV in UTF-8"):
+        write_set(path, tmp_path / "shards", profile="p", date="2025-10-01", count=1)
+
+
 def test_what_cannot_be_used_is_kept_as_it_stands(tmp_path: Path) -> None:
     header = "url,is_nsfw_channel,is_spoiler,file_size,filename,note\n"
     first, second = rows_of(

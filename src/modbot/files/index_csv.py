@@ -62,6 +62,8 @@ class IndexFile:
             if not shown.isprintable() or "\ufffd" in shown or _has_surrogates(shown):
                 raise InputError("not a CSV file", where=where, remedy=_HEADER_REMEDY)
             raise InputError(f"no column 'url' (the header is: {shown})", where=where, remedy=_HEADER_REMEDY)
+        if any(map(_has_surrogates, header)):
+            raise InputError("the header is not UTF-8", where=where, remedy="Save it as CSV in UTF-8.")
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice:
             raise InputError(
