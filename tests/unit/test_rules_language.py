@@ -355,6 +355,12 @@ class TestWarn:
         assert len(caplog.records) == 15
         assert caplog.messages[0] == "rules.yaml:1: a: nothing is called `nobody`; counted as 0"
 
+    def test_what_is_logged_moves_no_cursor(self, caplog: pytest.LogCaptureFixture) -> None:
+        rules = ruleset([{"id": "a\x1b[2J", "severity": "red", "when": "nobody"}])
+        with caplog.at_level(logging.WARNING, "modbot.rules"):
+            rules.judge(Facts())
+        assert caplog.messages == ["rules.yaml:1: a\ufffd[2J: nothing is called `nobody`; counted as 0"]
+
     def test_a_calculation_without_a_finite_result_is_no_match(self) -> None:
         huge = " * ".join(["9007199254740991"] * 40)
         rules = ruleset([{"id": "a", "severity": "red", "when": f"{huge} / 3 > 0"}])

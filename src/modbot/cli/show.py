@@ -1,4 +1,4 @@
-"""Results as they are told on stdout: a table on a terminal, plain lines elsewhere."""
+"""Results as they are told on stdout: a table on a terminal, plain lines elsewhere. What they hold is made inert."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
+from modbot.rules.issues import printable
+
 
 def facts(title: str, pairs: Iterable[tuple[str, str]]) -> None:
     """A title and lines of name and text; what has no text is left out."""
-    shown = [(name, text) for name, text in pairs if text]
+    shown = [(name, printable(text)) for name, text in pairs if text]
     if not sys.stdout.isatty():
         click.echo(title)
         for name, text in shown:
@@ -31,7 +33,7 @@ def facts(title: str, pairs: Iterable[tuple[str, str]]) -> None:
 
 def grid(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A title and a table; the first column is text, the others are numbers. Nothing if there are no rows."""
-    rows = list(rows)
+    rows = [[printable(item) for item in row] for row in rows]
     if not rows:
         return
     if not sys.stdout.isatty():

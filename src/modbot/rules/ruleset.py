@@ -14,6 +14,7 @@ from modbot.rules.bound import Site
 from modbot.rules.bounds import Capabilities, can_match
 from modbot.rules.compile import Program, RefusedError, Rule, compile_program
 from modbot.rules.facts import Facts, Verdict
+from modbot.rules.issues import printable
 
 Mode = Literal["warn", "strict"]
 
@@ -112,10 +113,11 @@ class RuleSet(ABC):
     def _count(self, number: int, times: int = 1) -> int:
         site = self.sites[number]
         self._counts[number] += times
-        told = self._logged[site.owner, site.kind]
+        before = self._logged[site.owner, site.kind]
         self._logged[site.owner, site.kind] += times
-        for _ in range(min(times, LOGGED_AT_MOST - told)):
-            _log.warning("%s:%d: %s: %s; counted as 0", self.file, site.line, site.owner, site.message)
+        for _ in range(min(times, LOGGED_AT_MOST - before)):
+            told = printable(f"{site.owner}: {site.message}")
+            _log.warning("%s:%d: %s; counted as 0", self.file, site.line, told)
         return 0
 
     def _refuse(self, number: int) -> int:
