@@ -23,6 +23,8 @@ from modbot.files.paths import Partition, check_date, check_profile
 from modbot.files.processes import own_name, process_table, started
 from modbot.records.jsonl import encode_line
 from modbot.records.p1 import P1Record, RecordError
+from modbot.stages.step import shard_work
+from tests.engine_jobs import Job
 
 
 def line(row: int, kind: str | None = None) -> bytes:
@@ -219,6 +221,16 @@ class TestJournal:
             journal.append(line(0))
         with journal_of(tmp_path, resume=False) as journal:
             assert journal.rows == set()
+
+    def test_what_was_counted_goes_with_the_lines_that_it_was_counted_of(self, tmp_path: Path) -> None:
+        job = Job(ShardFiles(tmp_path, "shard_00"), "well", rows=1)
+        with shard_work(job, lambda _: None, count=lambda: {"requests": 5}) as work:
+            work.append(line(0))
+        with shard_work(job, lambda _: None, count=lambda: {"requests": 7}):
+            pass  # killed before it had a line
+        with shard_work(job.resumed(), lambda _: None, count=lambda: {"requests": 1}) as work:
+            work.append(line(0))
+            assert work.finish("p1", {}).counters["requests"] == 1
 
     def test_a_finished_shard_has_a_receipt_that_is_checked(self, tmp_path: Path) -> None:
         files = ShardFiles(tmp_path, "shard_00")

@@ -178,6 +178,8 @@ class Journal:
             for other in files.journals():
                 if other != self.path or not resume:
                     other.unlink()
+            if not self.path.exists():
+                files.counters.unlink(missing_ok=True)  # they counted what is gone, and would be counted on
             self._recover()
             self._file = self.path.open("rb+", buffering=0)
             self._file.seek(0, os.SEEK_END)
