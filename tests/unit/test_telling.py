@@ -1,28 +1,19 @@
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from modbot.cli.progress import Tally
-from modbot.records.progress import Receipt, ShardAdvanced, ShardFinished, ShardStarted
+from modbot.records.progress import ShardAdvanced, ShardFinished, ShardStarted
+from tests.engine_jobs import receipt
 
 
-def receipt(shard: str, lines: int, **errors: int) -> Receipt:
-    return Receipt(
-        step="p1",
-        shard=shard,
-        rows=lines,
-        lines=lines,
-        errors=errors,
-        settings="",
-        input="",
-        output="",
-        finished_at="",
-        counters={},
-        detail={},
-    )
+def finished(shard: str, lines: int, *, reused: bool = False, **errors: int) -> ShardFinished:
+    return ShardFinished(receipt=replace(receipt(shard), lines=lines, errors=errors), reused=reused)
 
 
 def test_lines_are_counted_whatever_the_order_of_the_shards() -> None:
     tally = Tally(30)
-    tally.hear(ShardFinished(receipt=receipt("a", 10, timeout=1), reused=True))
+    tally.hear(finished("a", 10, reused=True, timeout=1))
     tally.hear(ShardStarted(shard="b", rows=10, done=4, failed=2))
     tally.hear(ShardStarted(shard="c", rows=10, done=0, failed=0))
     assert (tally.done, tally.failed, tally.rate) == (14, 3, 0.0)
@@ -32,7 +23,7 @@ def test_lines_are_counted_whatever_the_order_of_the_shards() -> None:
     assert tally.rate > 0
     tally.hear(ShardStarted(shard="b", rows=10, done=6, failed=2))  # its worker died before a line was on disk
     assert (tally.done, tally.failed) == (21, 3)
-    tally.hear(ShardFinished(receipt=receipt("b", 10, timeout=2, expired=1)))
-    tally.hear(ShardFinished(receipt=receipt("c", 10)))
+    tally.hear(finished("b", 10, timeout=2, expired=1))
+    tally.hear(finished("c", 10))
     assert str(tally).startswith("30/30 (")
     assert str(tally).endswith("/s), 4 failed")

@@ -10,10 +10,10 @@ from modbot.records.jsonl import encode_line
 
 Severity = Literal["red", "orange", "yellow", "green"]
 SEVERITIES: tuple[Severity, ...] = ("red", "orange", "yellow", "green")
+"""Most severe first."""
 
 UNJUDGED: Severity = "yellow"
 """What becomes of a record that could not be judged, where nothing else is said."""
-"""Most severe first."""
 
 RANK: dict[str, int] = {severity: len(SEVERITIES) - 1 - place for place, severity in enumerate(SEVERITIES)}
 """Severity -> steps above green."""
