@@ -540,6 +540,7 @@ def test_a_host_that_limits_forever_costs_bounded_time_and_no_other_host(
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50_000 + b"\r\n",
         b"HTTP/1.1 302 Found\r\nLocation: \xff\xfe\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: https://[::1]@\r\n\r\n",
         b"HTTP/1.1 302 Found\r\n\r\n",
         b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 429 Odd\r\nRetry-After: \xff\r\nContent-Length: 9\r\n\r\n[",

@@ -95,6 +95,7 @@ def test_what_is_not(link: str) -> None:
         "https://cdn.discordapp.com:0x1bb/a",
         "https://cdn.discordapp.com:-1/a",
         "http://[::1/a",
+        "https://[::1]@",
         "https://cdn.discordapp.com/" + "a" * 9_000,
     ],
 )
@@ -118,7 +119,7 @@ def test_a_refusal_is_one_short_line_without_query_or_credentials(link: str) -> 
 @pytest.mark.parametrize(
     "entry",
     [
-        *("https://h.example", "h.example/path", "h.example:port", "u@h.example", "", "h?q", "h#f"),
+        *("https://h.example", "h.example/path", "h.example:port", "u@h.example", "[::1]@", "", "h?q", "h#f"),
         *("a.example b.example", "a.example;b.example", "a.example\tb.example", "*.h.example", "h:80:90", "'h'"),
     ],
 )

@@ -30,6 +30,7 @@ from modbot.fetch.hosts import (
     HostPolicy,
     LinkError,
     has_lapsed,
+    parsed,
 )
 from modbot.fetch.resolver import GuardedResolver
 from modbot.fetch.store import MAX_BYTES, Store, Stored, TooLargeError
@@ -508,7 +509,7 @@ def _target(response: aiohttp.ClientResponse) -> str:
     if not location:
         raise LinkError(FAILED, "redirected to nowhere", response.status)
     try:
-        return str(response.url.join(URL(location)))
+        return str(response.url.join(parsed(location)))
     except ValueError:
         raise LinkError(FAILED, "redirected to what is no link", response.status) from None
 

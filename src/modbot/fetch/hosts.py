@@ -78,7 +78,7 @@ class HostPolicy:
         if len(text) > MAX_URL or _UNUSABLE.search(text):
             raise LinkError(BAD_ROW, "the url is no link: too long, or with spaces, control characters or backslashes")
         try:
-            url = URL(text)
+            url = parsed(text)
             host, port = url.raw_host, url.port
         except ValueError:
             raise LinkError(BAD_ROW, "the url is no link") from None
@@ -151,6 +151,14 @@ class HostPolicy:
         return url
 
 
+def parsed(text: str) -> URL:
+    """The text as a link. Raises ValueError."""
+    try:
+        return URL(text)
+    except IndexError:  # yarl's own word for `https://[::1]@`
+        raise ValueError("no host") from None
+
+
 def is_discord(host: str) -> bool:
     """Whether the host hands out Discord's files."""
     return host in DISCORD_CDN_HOSTS
@@ -184,7 +192,7 @@ def is_public(address: str) -> bool:
 def _entry(text: str) -> tuple[str, int | None]:
     bare_v6 = text.count(":") > 1 and not text.startswith("[")
     try:
-        url = URL(f"http://[{text}]" if bare_v6 else f"http://{text}")
+        url = parsed(f"http://[{text}]" if bare_v6 else f"http://{text}")
         host, port = url.raw_host, url.explicit_port
     except ValueError:
         host, port = None, None
