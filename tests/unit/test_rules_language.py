@@ -355,6 +355,12 @@ class TestWarn:
         assert len(caplog.records) == 15
         assert caplog.messages[0] == "rules.yaml:1: a: nothing is called `nobody`; counted as 0"
 
+    def test_what_is_logged_says_what_strict_makes_of_it(self, caplog: pytest.LogCaptureFixture) -> None:
+        rules = ruleset([{"id": "a", "severity": "red", "when": "1 / rating.explicit > 2"}], mode="strict")
+        with caplog.at_level(logging.WARNING, "modbot.rules"):
+            assert rules.judge(Facts()).problems
+        assert caplog.messages == ["rules.yaml:1: a: division by zero; such a record is never green"]
+
     def test_what_is_logged_moves_no_cursor(self, caplog: pytest.LogCaptureFixture) -> None:
         rules = ruleset([{"id": "a\x1b[2J", "severity": "red", "when": "nobody"}])
         with caplog.at_level(logging.WARNING, "modbot.rules"):

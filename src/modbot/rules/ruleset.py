@@ -117,7 +117,8 @@ class RuleSet(ABC):
         self._logged[site.owner, site.kind] += times
         for _ in range(min(times, LOGGED_AT_MOST - before)):
             told = printable(f"{site.owner}: {site.message}")
-            _log.warning("%s:%d: %s; counted as 0", self.file, site.line, told)
+            becomes = "such a record is never green" if self.mode == "strict" else "counted as 0"
+            _log.warning("%s:%d: %s; %s", self.file, site.line, told, becomes)
         return 0
 
     def _refuse(self, number: int) -> int:
