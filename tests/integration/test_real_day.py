@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from modbot.records.index import attachment_key
+from modbot.words import counted
 from samples.make import MISSING
 from samples.server import SampleServer
 from tests.real_day import RealDay, descendants, kill_group, until
@@ -82,7 +83,9 @@ def test_p2_goes_on_after_a_kill(day: RealDay, undisturbed: RealDay) -> None:
     kill_group(process)
     assert 8 <= day.journal_lines("p2") < 31
     assert not day.merged("p2").exists()
-    day.run("analyze", "--nudenet-mode", "always", "--resume", "--parallel", "2")
+    told = day.run("analyze", "--nudenet-mode", "always", "--resume", "--parallel", "2").stdout
+    done = day.metrics("p2")["run"]["done"]
+    assert f" s in this run, which did {counted(done, 'record')}; the counts are the day's (nudenet " in told
     assert day.merged("p2").read_bytes() == undisturbed.merged("p2").read_bytes()
     assert day.metrics("p2")["nudenet_executed"] == 28
     assert day.leftovers() == []

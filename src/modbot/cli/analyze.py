@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modbot.cli.options import COUNT, PATH, QPS, partition, partition_options, require_engine, tell_unmatchable
+from modbot.cli.options import (
+    COUNT,
+    PATH,
+    QPS,
+    partition,
+    partition_options,
+    require_engine,
+    tell_unmatchable,
+    this_run,
+)
 from modbot.errors import SettingError
 from modbot.settings import PROVIDERS, load
 from modbot.words import counted
@@ -130,7 +139,7 @@ def analyze(
     click.echo(
         f"p2: {counted(m['records'], 'record')}, NudeNet on {m['nudenet_executed']}, known of {m['nudenet_reused']}, "
         f"skipped {m['nudenet_skipped']}, "
-        f"failed {m['nudenet_failed']}; {m['wall_time_s']:.1f} s ({', '.join(m['running']) or 'no detector'})"
+        f"failed {m['nudenet_failed']}; {this_run(m, 'record')} ({', '.join(m['running']) or 'no detector'})"
     )
     click.echo(f"p2: {summary.flow}\n{summary.merged}\n{summary.metrics_file}")
     tell_unmatchable(m["taggers"], rules_config)

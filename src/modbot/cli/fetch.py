@@ -113,6 +113,6 @@ def _tell(summary: FetchSummary) -> None:
     click.echo(
         f"fetch: {counted(m['rows'], 'row')}, {m['images_ok']} in the store, {failures(m)}; "
         f"{counted(m['requests'], 'request')}, {m['bytes'] / 1e6:.1f} MB, "
-        f"{m['store_hits']} were stored already, {this_run(m)}"
+        f"{m['store_hits']} were stored already, {this_run(m, 'row')}"
     )
     click.echo(f"{summary.metrics_file}\n{summary.lines}")

@@ -142,11 +142,11 @@ def failures(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['failed']} failed ({kinds})" if kinds else "none failed"
 
 
-def this_run(metrics: Mapping[str, Any]) -> str:
-    """`3.9 s`, and where the day's counts are of more than this run, how much this run did."""
-    done, rows = metrics["run"]["done"], metrics["rows"]
+def this_run(metrics: Mapping[str, Any], unit: str) -> str:
+    """`3.9 s`, and where the day's counts are of more than this run, how many rows or records this run did."""
+    done, total = metrics["run"]["done"], metrics[f"{unit}s"]
     text = f"{metrics['wall_time_s']:.1f} s"
-    return text if done == rows else f"{text} in this run, which did {counted(done, 'row')}; the counts are the day's"
+    return text if done == total else f"{text} in this run, which did {counted(done, unit)}; the counts are the day's"
 
 
 def partition(settings: Settings, profile: str | None, date: str) -> Partition:

@@ -161,6 +161,6 @@ def _tell(summary: TagSummary) -> None:
         f"p1: {counted(m['rows'], 'row')}, {counted(m['images_ok'], 'image')}, {failures(m)}; "
         f"{counted(m['records'], 'record')}; {counted(m['requests'], 'request')}, "
         f"{m['store_hits']} from the store, {m['inferred']} inferred, "
-        f"{this_run(m)} ({how})"
+        f"{this_run(m, 'row')} ({how})"
     )
     click.echo(f"p1: {summary.flow}\n{summary.merged}\n{summary.metrics_file}")
