@@ -86,6 +86,14 @@ def test_values_that_should_not_be_there(changes: dict[tuple[str | int, ...], An
     check(json.dumps(changed(changes)).encode())
 
 
+def test_a_whole_number_beyond_all_bounds() -> None:
+    for path in PLACES:
+        check(json.dumps(changed({path: 10**400})).encode())
+    detections = [{"class": "FEMALE_BREAST_EXPOSED", "score": 0.9, "box": [0, 0, 10**400, 10**400]}]
+    image = {**GOOD["image"], "width": 10**400, "height": 10**400}
+    check(json.dumps(plain(2, image=image, nudity_detections=detections, xsignals=None)).encode())
+
+
 @settings(max_examples=300)
 @given(st.integers(0, len(json.dumps(GOOD))), st.binary(max_size=3), st.integers(0, 4))
 def test_bytes_that_should_not_be_there(at: int, put: bytes, instead: int) -> None:

@@ -35,7 +35,9 @@ _MAX_INT = 2**63 - 1
 
 
 LARGEST = 1e9
-Number = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+_WITHIN = msgspec.Meta(ge=-int(LARGEST), le=int(LARGEST))
+Whole = Annotated[int, _WITHIN]
+Number = Whole | Annotated[float, _WITHIN]
 """A number that can be a signal: one beyond these bounds is as broken as an infinite one, and its sums would be."""
 
 Score = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -87,8 +89,8 @@ class Post(msgspec.Struct, gc=False):
 class Picture(msgspec.Struct, gc=False):
     """Width and height in pixels of the upright image; `truncated`: the file ends early."""
 
-    width: int = 0
-    height: int = 0
+    width: Whole = 0
+    height: Whole = 0
     truncated: bool = False
 
 
@@ -103,9 +105,10 @@ class Tagged(msgspec.Struct, gc=False):
 
 
 class Seen(Detection, frozen=True, kw_only=True):
-    """A detection whose score can be one."""
+    """A detection whose score can be one, and whose box can be in an image."""
 
     score: Score
+    box: tuple[Whole, Whole, Whole, Whole]
 
 
 class Detector(msgspec.Struct, gc=False):
@@ -140,7 +143,7 @@ class Evidence(msgspec.Struct, gc=False):
     is_nsfw_channel: bool = False
     is_spoiler: bool = False
     nudity_detections: list[Seen] | None = None
-    xsignals: dict[str, int | Number] = {}
+    xsignals: dict[str, Number] = {}
     meta: Detector | None = None
 
     @property
