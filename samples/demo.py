@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modbot.errors import ModbotError, UnmetError
+from modbot.errors import InterruptedRunError, ModbotError, UnmetError
 from modbot.files.paths import Partition
 from modbot.settings import load
 from samples.make import DATE, write_index, write_pictures
@@ -74,7 +74,7 @@ def day(host: str) -> tuple[Step, ...]:
 
 
 def main() -> int:
-    """Runs the day; returns 0 when every step ended well, else 1."""
+    """Runs the day; returns 0 when every step ended well, 130 when it was interrupted, else 1."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     try:
         partition = Partition(load().out_dir, PROFILE, DATE)
@@ -82,6 +82,8 @@ def main() -> int:
     except ModbotError as error:
         console.print(Text(f"demo: {error}", style="red"))
         return 1
+    except KeyboardInterrupt:
+        return InterruptedRunError.exit_code  # the step that was at work has told of it
     console.print(_table(done))
     console.print(_notes(partition))
     return 0
