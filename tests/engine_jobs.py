@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from modbot.errors import StorageError
+from modbot.errors import DeviceError, StorageError
 from modbot.files.journal import ShardFiles
 from modbot.records.progress import Event, Receipt
 
@@ -35,8 +35,8 @@ def receipt(name: str) -> Receipt:
 class Job:
     """Writes the process it ran in beside its files, and then does what `manner` says.
 
-    `well`; `dies` (every time); `dies_once`; `raises`; `full` (a full disk); `dies_afterwards`: a moment behind its
-    receipt; `slow`.
+    `well`; `dies` (every time); `dies_once`; `breaks` (its device, every time); `breaks_once`;
+    `raises`; `full` (a full disk); `dies_afterwards`: a moment behind its receipt; `slow`.
     """
 
     files: ShardFiles
@@ -63,6 +63,10 @@ class Job:
                 os._exit(1)
             case "dies_once" if not self.resume:
                 os._exit(1)
+            case "breaks":
+                raise DeviceError("gives no results any more", where="cuda")
+            case "breaks_once" if not self.resume:
+                raise DeviceError("gives no results any more", where="cuda")
             case "raises":
                 raise ZeroDivisionError("a defect")
             case "full":

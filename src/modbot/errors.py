@@ -11,6 +11,7 @@
     │   ├── IncompleteError              a step's lines do not account for every row exactly once
     │   └── ShardsFailedError            some shards did not finish; the rest is kept
     ├── StorageError            exit 1   the disk refused: full, read-only, gone
+    ├── DeviceError             exit 1   what runs a model fails, whatever it is shown
     ├── RateLimitError          exit 1   a server must not be asked any further for now; what was finished is kept
     └── InterruptedRunError     exit 130 stopped by a signal; what was finished is kept
 
@@ -88,6 +89,10 @@ class ShardsFailedError(UnmetError):
 
 class StorageError(ModbotError):
     """The disk refused: full, read-only or gone."""
+
+
+class DeviceError(ModbotError):
+    """What runs a model fails for one image after the other; a new process may be able to use it again."""
 
 
 class RateLimitError(ModbotError):

@@ -15,7 +15,7 @@ from modbot.engine.local import ATTEMPTS, cores_each, run_shards
 from modbot.errors import BusyError, StorageError
 from modbot.files.journal import ShardFiles
 from modbot.files.processes import signals_held_back
-from modbot.records.progress import Event, ShardFailed, ShardFinished
+from modbot.records.progress import Event, Notice, ShardFailed, ShardFinished
 from tests.engine_jobs import Job
 
 
@@ -52,6 +52,28 @@ def test_a_shard_that_kills_every_worker_is_given_up_and_the_others_are_done(tmp
     assert len(todo[0].traces()) == ATTEMPTS
     (failure,) = [event for event in events if isinstance(event, ShardFailed)]
     assert failure.error == f"its process died {ATTEMPTS} times (exit code 1)"
+
+
+def test_a_shard_whose_device_breaks_goes_on_in_a_new_process(tmp_path: Path) -> None:
+    events: list[Event] = []
+    todo = jobs(tmp_path, "breaks_once", "well")
+    assert run_shards(todo, parallel=1, report=events.append) == []
+    assert finished(events) == {job.name for job in todo}
+    first, again = todo[0].traces()
+    assert first.name.split(".")[1] != again.name.split(".")[1]
+    assert [event.text for event in events if isinstance(event, Notice)] == [
+        "shard_00: cuda: gives no results any more; begun again in a new process"
+    ]
+
+
+def test_a_shard_whose_device_breaks_every_time_is_given_up(tmp_path: Path) -> None:
+    events: list[Event] = []
+    todo = jobs(tmp_path, "breaks", "well")
+    assert run_shards(todo, parallel=1, report=events.append) == ["shard_00"]
+    assert finished(events) == {"shard_01"}
+    assert len(todo[0].traces()) == ATTEMPTS
+    (failure,) = [event for event in events if isinstance(event, ShardFailed)]
+    assert failure.error == "cuda: gives no results any more"
 
 
 def test_a_worker_that_dies_between_two_shards_takes_none_with_it(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
+from modbot.errors import DeviceError
 from modbot.fetch.coordinator import LocalCoordinator
 from modbot.files.index_csv import read_rows
 from modbot.files.journal import ShardFiles
@@ -22,7 +23,7 @@ from modbot.models.calibration import Calibration, Temperatures
 from modbot.models.catalogue import Thresholds
 from modbot.models.execution import Execution
 from modbot.models.registry import Installed
-from modbot.models.sessions import Session
+from modbot.models.sessions import FAILURES, Session
 from modbot.models.tagger import Tagger, Wd14Tagger, open_tagger
 from modbot.records import jsonl
 from modbot.records.p1 import P1Record, Rating
@@ -124,6 +125,32 @@ def test_a_shard_is_tagged_whatever_the_memory_takes(
         assert record.wd14 is not None
         for name in Rating.__struct_fields__:
             assert math.isclose(getattr(record.wd14.rating, name), getattr(expected.rating, name), abs_tol=1e-5)
+
+
+def test_a_device_that_breaks_ends_the_shard_and_spoils_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "models" / "tiny")
+    model = registry.installed("tiny", tmp_path / "models", kind="tagger")
+    runtime = ort.InferenceSession(model.model, providers=["CPUExecutionProvider"])
+    run = runtime.run_with_iobinding
+    done: list[int] = []
+
+    def breaks(binding: ort.IOBinding) -> None:
+        done.append(1)
+        if len(done) > 1:
+            raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
+        run(binding)
+
+    runtime.run_with_iobinding = breaks
+    session = Session(runtime, "cuda", (), (None, 448, 448, 3), (None, len(TAGS)), batch=8, device="cpu")
+    with pytest.raises(DeviceError, match="cuda: gives no results any more: CUDA failure 700"):
+        tagged(tmp_path, monkeypatch, Wd14Tagger(model, session), model)
+    (journal,) = ShardFiles(tmp_path / "shards", "shard_00").journals()
+    lines = journal.read_bytes().splitlines()
+    assert len(lines) <= 8  # of the one batch that was well
+    assert all(b'"error":null' in line for line in lines)
+    assert len(done) <= 2 * (1 + FAILURES)
 
 
 def test_what_shapes_a_line_is_in_the_settings_digest(tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from modbot.stages.flow import Flow, Meter, total
+from modbot.stages.flow import Flow, Meter, Shift, total
 
 
 def flow(*, wall: float = 10.0, busy: float = 0.0, **seconds: float) -> Flow:
@@ -48,23 +48,15 @@ def test_workers_that_run_side_by_side_add_up() -> None:
     }
 
 
-def test_times_of_images_add_up_and_those_of_the_device_do_not() -> None:
+def test_times_of_images_add_up_and_a_device_is_told_of_since_the_shift_began() -> None:
     meter = Meter("decode", "infer")
-    gate = threading.Barrier(2)
-
-    def infer() -> None:
-        with meter.inferring():
-            gate.wait()
-            time.sleep(0.1)
-
-    threads = [threading.Thread(target=infer) for _ in range(2)]
+    device = SimpleNamespace(halved=2, busy_seconds=70.0)
+    shift = Shift(device)
     with meter.at("decode"), meter.at("decode"):
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    found = meter.flow()
-    assert 0.1 <= found.busy_s <= found.wall_s
-    assert found.busy_s < found.seconds["decode"]
-    assert found.seconds["decode"] >= 0.2
-    assert found.seconds["infer"] == 0
+        time.sleep(0.1)
+    device.halved, device.busy_seconds = 3, 70.25
+    found = meter.flow(shift)
+    assert (shift.halved, found.busy_s) == (1, 0.25)
+    assert found.seconds["decode"] >= 0.2 > found.seconds["infer"] == 0
+    nobody = Shift(None)
+    assert (nobody.halved, meter.flow(nobody).busy_s) == (0, 0)

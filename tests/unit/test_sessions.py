@@ -13,7 +13,9 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
-from modbot.models.sessions import LANES, Array, Session, is_out_of_memory
+from modbot.errors import DeviceError
+from modbot.models import sessions
+from modbot.models.sessions import FAILURES, LANES, Array, Session, is_out_of_memory
 from tests.tiny_models import TAGS, write_model
 
 SHAPE = (None, 128, 128, 3)
@@ -140,6 +142,64 @@ def test_another_error_halves_nothing() -> None:
     with pytest.raises(RuntimeError, match="Conv"):
         session.run([np.zeros((1, 1, 3), np.float32)] * 4)
     assert (session.batch, session.halved) == (4, 0)
+
+
+def test_a_device_that_fails_for_one_image_after_the_other_is_broken() -> None:
+    device = Small(0, "CUDA failure 700: an illegal memory access was encountered")
+    session = device.session(4)
+    image = [np.zeros((1, 1, 3), np.float32)]
+
+    def fails(count: int) -> None:
+        for _ in range(count):
+            with pytest.raises(RuntimeError, match="illegal"):
+                session.run(image)
+
+    fails(FAILURES - 1)
+    device.most = 1
+    session.run(image)  # it was the images' fault after all
+    device.most = 0
+    fails(FAILURES - 1)
+    with pytest.raises(DeviceError, match="cuda: gives no results any more: CUDA failure 700: an illegal"):
+        session.run(image)
+    with pytest.raises(DeviceError):
+        session.run(image)
+
+
+def test_buffers_that_do_not_fit_halve_the_batch_even_for_one_image(
+    runtime: ort.InferenceSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = bound(runtime, batch=96)
+    make = ort.OrtValue.ortvalue_from_shape_and_type
+    rooms: list[int] = []
+
+    def small(shape: tuple[int, ...], *rest: object) -> Any:  # noqa: ANN401 - ONNX Runtime is untyped
+        rooms.append(shape[0])
+        if shape[0] > 8:
+            raise RuntimeError(OUT_OF_MEMORY[0])
+        return make(shape, *rest)
+
+    monkeypatch.setattr(ort.OrtValue, "ortvalue_from_shape_and_type", small)
+    for picture in pictures(3):
+        assert np.allclose(session.run([picture]), one_by_one(runtime, [picture]), atol=1e-6)
+    assert rooms[:5] == [96, 48, 24, 12, 6]
+    assert (session.batch, session.halved) == (6, 4)
+
+
+@pytest.mark.parametrize(("refuses", "forgotten"), [(0, 0), (2, 1)])
+def test_memory_that_cannot_be_locked_leaves_no_error_behind(
+    monkeypatch: pytest.MonkeyPatch, refuses: int, forgotten: int
+) -> None:
+    asked: list[str] = []
+
+    class Cuda:
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any function of the library
+            asked.append(name)
+            return lambda *_: refuses
+
+    monkeypatch.setattr(sessions, "_cuda_runtime", Cuda)
+    locked = sessions._PageLocked((1, 2, 2, 3))
+    assert locked.locked == (refuses == 0)
+    assert asked.count("cudaGetLastError") == forgotten
 
 
 def test_bound_buffers_shrink_with_the_batch(runtime: ort.InferenceSession) -> None:

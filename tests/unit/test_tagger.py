@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -91,13 +92,28 @@ def test_a_batch_is_its_single_runs_and_may_be_empty(tmp_path: Path) -> None:
     assert len(tagger.scores([])) == 0
 
 
-def test_badness_is_the_worse_of_questionable_and_explicit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("worse", "better"), [((0.15, 0.85), (0.9, 0.1)), ((0.0, 1.0), (1.0, 0.4)), ((0.9, 0.0), (0.2, 0.3))]
+)
+def test_an_explicit_frame_is_worse_than_one_that_is_as_surely_questionable(
+    tmp_path: Path, worse: tuple[float, float], better: tuple[float, float]
+) -> None:
+    tagger = opened(tmp_path)
+    rows = np.zeros((2, len(TAGS)), np.float32)
+    names = [tag.name for tag in TAGS]
+    for row, scores in zip(rows, (worse, better), strict=True):
+        row[[names.index("questionable"), names.index("explicit")]] = scores
+    assert 0 <= tagger.badness(rows[1]) < tagger.badness(rows[0]) <= 1
+
+
+def test_badness_is_of_the_models_own_ratings(tmp_path: Path) -> None:
     tagger = opened(tmp_path)
     red, green = tagger.scores(
         [prepare(Image.new("RGB", (8, 8), colour), tagger.preparation) for colour in ("red", "lime")]
     )
-    assert tagger.badness(red) == pytest.approx(BY_NAME["explicit"].score(255, 0, 0), abs=1e-6)
-    assert tagger.badness(green) == pytest.approx(BY_NAME["questionable"].score(0, 255, 0), abs=1e-6)
+    for row, colour in ((red, (255, 0, 0)), (green, (0, 255, 0))):
+        questionable, explicit = (BY_NAME[name].score(*colour) for name in ("questionable", "explicit"))
+        assert tagger.badness(row) == pytest.approx((explicit + questionable / 2) / 1.5, abs=1e-6)
 
 
 def test_an_imported_model_is_named_after_its_weights(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from modbot.errors import ModbotError
+from modbot.errors import DeviceError, ModbotError
 from modbot.files.processes import end_with, give_large_blocks_back, leave_the_terminal, signals_held_back
-from modbot.records.progress import Event, Receipt, ShardFailed, ShardFinished
+from modbot.records.progress import Event, Notice, Receipt, ShardFailed, ShardFinished
 from modbot.stages.step import Report, ShardJob
 
 ATTEMPTS = 3
@@ -39,7 +39,8 @@ def run_shards(
 ) -> list[str]:
     """Runs every job in one of `parallel` processes, and gives the names of the shards that did not finish.
 
-    A shard whose process dies is begun again behind its journal, three times in all. An error that is not the shard's
+    A shard whose process dies, or cannot use its device any more, is begun again behind its journal in a new process,
+    three times in all. An error that is not the shard's
     alone (a full disk, a model that is not there, a stopped budget) ends the run; what was finished is kept. `tick` is
     called in between, twice a second; what it raises ends the run, too. `first` is what a worker does before it loads
     what its jobs need; a function that can be pickled.
@@ -134,6 +135,9 @@ class _Pool:
         worker.give(job if self._begun[job.name] == 1 else job.resumed())
 
     def _hear(self, worker: _Worker, message: Event | ModbotError) -> None:
+        if isinstance(message, DeviceError):
+            self._bury(worker, message)
+            return
         if isinstance(message, ModbotError):
             raise message
         if isinstance(message, ShardFailed):
@@ -142,8 +146,11 @@ class _Pool:
         if isinstance(message, ShardFinished | ShardFailed):
             self._occupy(worker)
 
-    def _bury(self, worker: _Worker) -> None:
-        """Goes on after a worker's death: a new one takes its place, its shard is begun again or given up."""
+    def _bury(self, worker: _Worker, broken: DeviceError | None = None) -> None:
+        """Goes on after a worker's death, or without one whose device is broken, which a new process may use again.
+
+        A new one takes its place, its shard is begun again or given up.
+        """
         self._workers.remove(worker)
         worker.end()
         if worker.job is None:
@@ -151,9 +158,11 @@ class _Pool:
         name = worker.job.name
         if self._begun[name] < ATTEMPTS:
             self._waiting.appendleft(worker.job)
+            if broken:
+                self._report(Notice(text=f"{name}: {broken}; begun again in a new process"))
         else:
             self.failed.append(name)
-            what = f"its process died {ATTEMPTS} times (exit code {worker.process.exitcode})"
+            what = str(broken or f"its process died {ATTEMPTS} times (exit code {worker.process.exitcode})")
             self._report(ShardFailed(shard=name, error=what))
         if self._waiting:
             self._hire()

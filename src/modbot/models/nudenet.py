@@ -49,6 +49,11 @@ class Detector:
         return self._session.halved
 
     @property
+    def busy_seconds(self) -> float:
+        """How long the device was at work, copies not counted."""
+        return self._session.busy_seconds
+
+    @property
     def preparation(self) -> Preparation:
         """What becomes of a picture before it is shown to the model."""
         return BlackCorner(size=self.input_size)

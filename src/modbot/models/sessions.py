@@ -14,12 +14,17 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 from numpy.typing import NDArray
 
+from modbot.errors import DeviceError
+
 Array: TypeAlias = NDArray[np.float32]
 Input: TypeAlias = NDArray[Any]
 """One input of a model, in whatever type it comes; it is float32 when the model gets it."""
 
 LANES = 2
 """Batches on their way to a GPU at once: one runs while the next is put together and copied over."""
+
+FAILURES = 4
+"""So many images one after the other that fail, each by itself, are not at fault: all have the same shape and type."""
 
 _OUT_OF_MEMORY = (
     "out of memory",
@@ -74,6 +79,7 @@ class Session:
         self.batch = batch
         self.halved = 0
         self.busy_seconds = 0.0
+        self._failures = 0
         self._input = runtime.get_inputs()[0].name
         # On a CPU: the kernels that suit a single row and those that suit many round differently, so that a score would
         # depend on its neighbours; and a CPU gains nothing from a batch.
@@ -87,26 +93,39 @@ class Session:
         self._bound = device is not None and not self._singly
 
     def run(self, batch: Sequence[Input]) -> list[Array]:
-        """The model's output for each input, without the batch dimension; of any number of inputs."""
+        """The model's output for each input, without the batch dimension; of any number of inputs.
+
+        Raises:
+            DeviceError: it failed for `FAILURES` single images one after the other: it is of no more use here.
+            Exception: what the runtime raised for this batch; try again image by image.
+        """
         rows: list[Array] = []
         while len(rows) < len(batch):
             size = 1 if self._singly else self.batch
             some = batch[len(rows) : len(rows) + size]
+            # Bound buffers have the room of a whole batch, however few images there are.
+            room = size if self._bound else len(some)
             try:
-                rows += self._one_batch(some)
+                rows += self._one_batch(some, room)
             except Exception as error:
-                if len(some) == 1 or not is_out_of_memory(error):
+                if room > 1 and is_out_of_memory(error):
+                    self._halve(room)
+                    continue
+                self._failures += len(some) == 1
+                if self._failures < FAILURES:
                     raise
-                self._halve(len(some))
+                what = f"gives no results any more: {' '.join(str(error).split())[:200] or type(error).__name__}"
+                raise DeviceError(what, where=self.provider) from error
+            self._failures = 0
         return rows
 
-    def _one_batch(self, some: Sequence[Input]) -> list[Array]:
+    def _one_batch(self, some: Sequence[Input], room: int) -> list[Array]:
         if not self._bound:
             feed = {self._input: stacked(some)}
             return list(self._timed(lambda: self.runtime.run(None, feed)[0]))
         lane = self._lanes.get()
         try:
-            lane.fill(some, room=max(self.batch, len(some)))
+            lane.fill(some, room=room)
             return list(self._timed(lane.run))
         except Exception:
             lane.empty()
@@ -192,6 +211,8 @@ class _PageLocked:
         self._cuda = _cuda_runtime()
         pointer, size = ctypes.c_void_p(self.array.ctypes.data), ctypes.c_size_t(self.array.nbytes)
         self.locked = self._cuda is not None and self._cuda.cudaHostRegister(pointer, size, 0) == 0
+        if self._cuda is not None and not self.locked:
+            self._cuda.cudaGetLastError()  # forgets the refusal, which ONNX Runtime would take for its own next call's
 
     def __del__(self) -> None:
         if self.locked and self._cuda is not None:

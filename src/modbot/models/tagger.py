@@ -32,7 +32,7 @@ class Tagger(Protocol):
     `revision` names the weights, `input_size` the side of its input in pixels. `provider` is what runs, `warnings`
     one line for each provider that was asked for and did not start. Without `has_tags` it gives ratings only.
     `batch` is how many pictures are best scored at once; a device whose memory does not hold them halves it, which
-    `halved` counts. `lanes`: in how many threads at once `scores` may be called.
+    `halved` counts; for `busy_seconds` it was at work. `lanes`: in how many threads at once `scores` may be called.
     """
 
     @property
@@ -53,6 +53,8 @@ class Tagger(Protocol):
     def batch(self) -> int: ...
     @property
     def halved(self) -> int: ...
+    @property
+    def busy_seconds(self) -> float: ...
     @property
     def lanes(self) -> int: ...
 
@@ -132,6 +134,10 @@ class _OnSession:
     @property
     def halved(self) -> int:
         return self._session.halved
+
+    @property
+    def busy_seconds(self) -> float:
+        return self._session.busy_seconds
 
     def scores(self, batch: Sequence[Pixels]) -> Array:
         return np.stack(self._session.run(list(map(self._input, batch)))) if batch else np.zeros((0, 0), np.float32)
@@ -223,7 +229,9 @@ class Wd14Tagger(_OnSession):
         )
 
     def badness(self, row: Array) -> float:
-        return float(max(row[self._tags.ratings["questionable"]], row[self._tags.ratings["explicit"]]))
+        # The larger of both would take a frame that is surely questionable for worse than one that is all but explicit.
+        questionable, explicit = (row[self._tags.ratings[rating]] for rating in ("questionable", "explicit"))
+        return float(explicit + questionable / 2) / 1.5
 
     def _select(self, keep: Callable[[str], bool]) -> NDArray[np.bool_]:
         return np.array([keep(normalise(name)) for name in self._tags.names], dtype=np.bool_)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from modbot.errors import InputError
+from modbot.errors import InputError, ModbotError
 from modbot.fetch.store import Store
 from modbot.files.journal import JournalLine, ShardFiles, decode_line, digest_of
 from modbot.files.paths import Partition
@@ -32,7 +32,7 @@ from modbot.records.p2 import Detection, Meta, P2Record, XSignals
 from modbot.records.progress import Notice, Receipt
 from modbot.records.tags import Group, normalise
 from modbot.signals import GateMode, SignalConfig, compute, gate_opens
-from modbot.stages.flow import Meter
+from modbot.stages.flow import Meter, Shift
 from modbot.stages.kept import Kept, kept_detections
 from modbot.stages.merge import merge_in_order
 from modbot.stages.step import Report, Step, one_line, out_of_memory, shard_work
@@ -98,11 +98,7 @@ class AnalyzeJob:
         detector, decoders = _equipment(self.detecting)
         for warning in detector.warnings if detector else ():
             report(Notice(text=warning))
-        before = detector.halved if detector else 0  # by the shards that this process did before
-
-        def halved() -> int:
-            return detector.halved - before if detector else 0
-
+        shift = Shift(detector)
         with ExitStack() as stack:
             kept = None
             if self.detecting.model is not None and detector is not None:
@@ -113,17 +109,17 @@ class AnalyzeJob:
 
             def count() -> dict[str, float]:
                 """What p2 counts beside what is counted from its lines, in the end."""
-                return {"batch_halved": halved(), "nudenet_reused": analyst.reused}
+                return {"batch_halved": shift.halved, "nudenet_reused": analyst.reused}
 
             work = stack.enter_context(shard_work(self, report, count=count, kind=AnalyzedLine))
             todo = (record for record in _read(self.source, self.part) if record.row not in work.recovered)
             for record in analyst.analyze(todo):
                 with meter.at("write"):
                     work.append(jsonl.encode_line(record))
-            if detector and halved():
+            if detector and shift.halved:
                 report(out_of_memory(detector.provider, detector.batch))
             running = f"{detector.version} on {detector.provider}, {detector.precision}" if detector else None
-            flow = msgspec.structs.asdict(meter.flow())
+            flow = msgspec.structs.asdict(meter.flow(shift))
             return work.finish("p2", {"running": running, "flow": flow, **_tally(work.path)})
 
 
@@ -401,8 +397,10 @@ class _Analyst:
         if self._detector is None:
             raise AssertionError("a frame was decoded for no detector")
         try:
-            with self._meter.at("infer"), self._meter.inferring():
+            with self._meter.at("infer"):
                 return self._detector.detect(batch)
+        except ModbotError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever the runtime raises becomes the record's error
             return [one_line(error)] if len(batch) == 1 else [self._detect([one])[0] for one in batch]
 

@@ -6,12 +6,11 @@ one where they spend most of their time, waiting included, sets the pace.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -59,16 +58,38 @@ def total(flows: Iterable[Flow]) -> Flow:
     return Flow(wall_s=wall, busy_s=busy, seconds=dict(seconds))
 
 
+class Device(Protocol):
+    """What runs a model: how often it halved its batch, and how long it was at work, since it was started."""
+
+    @property
+    def halved(self) -> int: ...
+    @property
+    def busy_seconds(self) -> float: ...
+
+
+class Shift:
+    """What a device does from here on: it outlives the shard, and has done others before. None: there is none."""
+
+    def __init__(self, device: Device | None) -> None:
+        self._device = device
+        self._halved = device.halved if device else 0
+        self._busy_s = device.busy_seconds if device else 0.0
+
+    @property
+    def halved(self) -> int:
+        return self._device.halved - self._halved if self._device else 0
+
+    @property
+    def busy_s(self) -> float:
+        return self._device.busy_seconds - self._busy_s if self._device else 0.0
+
+
 class Meter:
-    """Takes the times of a run. Stages are timed in one thread; the device from any."""
+    """Takes the times of a run, in one thread."""
 
     def __init__(self, *stages: str) -> None:
         self._seconds = dict.fromkeys(stages, 0.0)
         self._started = monotonic()
-        self._lock = threading.Lock()
-        self._inferring = 0
-        self._since = 0.0
-        self._busy = 0.0
 
     @contextmanager
     def at(self, stage: str) -> Iterator[None]:
@@ -79,21 +100,6 @@ class Meter:
         finally:
             self._seconds[stage] += monotonic() - started
 
-    @contextmanager
-    def inferring(self) -> Iterator[None]:
-        """While the block runs, the device is busy; blocks that overlap count once."""
-        with self._lock:
-            self._inferring += 1
-            if self._inferring == 1:
-                self._since = monotonic()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inferring -= 1
-                if self._inferring == 0:
-                    self._busy += monotonic() - self._since
-
-    def flow(self) -> Flow:
-        """The figures so far."""
-        return Flow(wall_s=monotonic() - self._started, busy_s=self._busy, seconds=dict(self._seconds))
+    def flow(self, shift: Shift) -> Flow:
+        """The figures so far, `shift` being that of the device."""
+        return Flow(wall_s=monotonic() - self._started, busy_s=shift.busy_s, seconds=dict(self._seconds))

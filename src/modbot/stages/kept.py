@@ -37,7 +37,7 @@ _STILL = 0
 """Under which part the scores of a picture of one frame are kept."""
 
 _STEPS = 65_535
-_FORMAT = 2
+_FORMAT = 3
 """Goes up when the same image would get other results from the same model: a change of decoding, of the choice of
 frames or of preparation."""
 

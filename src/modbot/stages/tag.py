@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from modbot.errors import InputError
+from modbot.errors import InputError, ModbotError
 from modbot.fetch.coordinator import Coordinator
 from modbot.fetch.remote import RemoteCoordinator
 from modbot.fetch.store import Store, Stored
@@ -38,7 +38,7 @@ from modbot.records.p1 import Attachment, ImageInfo, Message, P1Record, RecordEr
 from modbot.records.progress import Notice, Receipt
 from modbot.records.tags import Group
 from modbot.stages.fetch import FetchSettings, each, fetcher_of
-from modbot.stages.flow import Meter
+from modbot.stages.flow import Meter, Shift
 from modbot.stages.kept import Kept, KeptScores, as_kept, kept_scores, packed, unpacked
 from modbot.stages.step import Report, one_line, out_of_memory, shard_work
 
@@ -161,13 +161,13 @@ async def tag_shard(job: TagJob, coordinator: Coordinator, report: Report) -> Re
         todo = (row for row in read_rows(job.source) if row.row not in work.recovered)
         await each(do, todo, at_once=job.fetching.concurrency, more=loaded())
         tagger, _ = await loading
-        if judge.counters()["batch_halved"]:
+        if judge.shift.halved:
             report(out_of_memory(tagger.provider, tagger.batch))
         detail = {
             "model": tagger.name,
             "provider": tagger.provider,
             "precision": tagger.precision,
-            "flow": msgspec.structs.asdict(meter.flow()),
+            "flow": msgspec.structs.asdict(meter.flow(judge.shift)),
         }
         return work.finish("p1", detail)
 
@@ -272,13 +272,13 @@ class _Judge:
         self._frames = settings.frames
         self._calibration = settings.calibration
         self._keep = Group(chain.from_iterable(settings.groups.values()))
-        self._batcher = _Batcher(meter)
+        self._batcher = _Batcher()
         self._meter = meter
         self._known: OrderedDict[str, asyncio.Task[Judged | None]] = OrderedDict()
         self._tasks: set[asyncio.Task[Judged | None]] = set()
         self._inferred = 0
         self._reused = 0
-        self._halved: Callable[[], int] = lambda: 0
+        self.shift = Shift(None)
         self._kept: Kept | None = None
 
     async def __aenter__(self) -> Self:
@@ -294,12 +294,11 @@ class _Judge:
     def start(self, tagger: Tagger, kept: Kept) -> None:
         """Begins to score, and to keep the scores."""
         self._kept = kept
-        before = tagger.halved  # by the shards that this process did before
-        self._halved = lambda: tagger.halved - before
+        self.shift = Shift(tagger)
         self._batcher.start(tagger)
 
     def counters(self) -> dict[str, float]:
-        return {"inferred": self._inferred, "reused": self._reused, "batch_halved": self._halved()}
+        return {"inferred": self._inferred, "reused": self._reused, "batch_halved": self.shift.halved}
 
     async def __call__(self, stored: Stored) -> Judged | None:
         """What there is to say of a stored content; None if its bytes are not what its digest says."""
@@ -364,7 +363,7 @@ class _Judge:
             rows = await asyncio.gather(*map(self._batcher.score, pictures), return_exceptions=True)
         scores: list[Scores] = []
         for row in rows:
-            if isinstance(row, Exception):
+            if isinstance(row, Exception) and not isinstance(row, ModbotError):
                 return RecordError(kind="inference_failed", detail=one_line(row))
             if isinstance(row, BaseException):
                 raise row
@@ -392,8 +391,7 @@ class _Batcher:
     While one is with the model, the next fills up.
     """
 
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+    def __init__(self) -> None:
         self._waiting: asyncio.Queue[tuple[Pixels, asyncio.Future[Scores]]] = asyncio.Queue()
         self._lanes: list[asyncio.Task[None]] = []
 
@@ -401,7 +399,12 @@ class _Batcher:
         self._lanes += [asyncio.create_task(self._run(tagger)) for _ in range(tagger.lanes)]
 
     async def score(self, pixels: Pixels) -> Scores:
-        """The picture's scores. Raises what the model raised for this picture alone."""
+        """The picture's scores.
+
+        Raises:
+            DeviceError: what runs the model is broken.
+            Exception: what the model raised for this picture alone.
+        """
         future: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((pixels, future))
         return await future
@@ -431,12 +434,22 @@ class _Batcher:
         return batch
 
     def _infer(self, tagger: Tagger, pictures: list[Pixels]) -> list[Scores | Exception]:
-        """Runs in one of the threads. A batch that fails is tried one by one: one picture takes no other with it."""
+        """Runs in one of the threads. A batch that fails is tried one by one: one picture takes no other with it.
+
+        What is wrong with the device is the matter of them all.
+        """
         try:
-            with self._meter.inferring():
-                return list(tagger.scores(pictures))
+            return list(tagger.scores(pictures))
         except Exception as error:  # noqa: BLE001 - whatever the runtime raises becomes the record's error
-            return [error] if len(pictures) == 1 else [self._infer(tagger, [each])[0] for each in pictures]
+            if len(pictures) == 1 or isinstance(error, ModbotError):
+                return [error] * len(pictures)
+        results: list[Scores | Exception] = []
+        for picture in pictures:
+            (result,) = self._infer(tagger, [picture])
+            if isinstance(result, ModbotError):
+                return [result] * len(pictures)
+            results.append(result)
+        return results
 
 
 async def _cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
