@@ -14,6 +14,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from modbot.errors import ModelError
+from modbot.files.processes import owner
 from modbot.models import engines
 from modbot.models.gpu import Gpu
 from tests.tiny_models import TAGS, write_model
@@ -72,6 +73,33 @@ def test_what_is_built_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with engines.building(folder) as again:
         assert again == folder
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_machine_that_was_faster_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "trt" / "x" / "y"
+    is_dir = Path.is_dir
+    with engines.building(folder) as new:
+        (new / "engine").write_bytes(b"mine")
+        folder.mkdir()
+        (folder / "engine").write_bytes(b"another machine's")
+        # As a network volume may tell for a while.
+        monkeypatch.setattr(Path, "is_dir", lambda path: path != folder and is_dir(path))
+    assert (folder / "engine").read_bytes() == b"another machine's"
+
+
+def test_what_a_killed_builder_left_is_swept(tmp_path: Path) -> None:
+    folder = tmp_path / "trt" / "x" / "y"
+    table, pid, _ = owner().split(".")
+    lefts = {
+        f".building-{table}.{pid}.1-abc": False,  # a process of the same id that ended
+        f".building-{owner()}-abc": True,
+        ".building-0123456789ab.7.7-abc": True,  # another machine's
+    }
+    for name in lefts:
+        (folder.parent / name / "new").mkdir(parents=True)
+    with engines.building(folder) as new:
+        (new / "engine").write_bytes(b"mine")
+    assert {name: (folder.parent / name).exists() for name in lefts} == lefts
 
 
 def test_nothing_built_is_nothing_kept(tmp_path: Path) -> None:

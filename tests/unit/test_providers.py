@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,6 +69,7 @@ class Build:
             GraphOptimizationLevel=ort.GraphOptimizationLevel,
             preload_dlls=lambda **_: sys.stdout.write("Failed to load libcudart.so"),
         )
+        monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
         monkeypatch.setattr(providers, "ort", stand_in)
         monkeypatch.setattr(providers, "this_gpu", lambda: L40S)
         monkeypatch.setitem(providers._DEVICES, "cuda", "cpu")
@@ -156,6 +158,7 @@ def test_tensorrt_is_told_its_batches_and_where_engines_are_kept(model: Path, mo
     assert open_session(model, "tensorrt").provider == "tensorrt"
     ((_, options), *_) = build.asked[0]
     assert options["trt_fp16_enable"] == 0
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
     assert options["trt_profile_min_shapes"] == "input:1x128x128x3"
     assert options["trt_profile_opt_shapes"] == options["trt_profile_max_shapes"] == "input:64x128x128x3"
     (engine,) = (model.parent / "cache" / "trt").rglob("engine")

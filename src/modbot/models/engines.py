@@ -6,10 +6,12 @@ All of it can be deleted at any time, and is made again.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,8 +21,10 @@ import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 
 from modbot.errors import ModelError
 from modbot.files.atomic import storage_errors, writing
+from modbot.files.processes import lives, owner
 from modbot.models.gpu import Gpu
 
+_BUILDING = ".building-"
 _TENSORRT = ("libnvinfer.so.10", "libnvinfer.so.11", "libnvinfer.so.9")
 _LOUD = re.compile(r"[^A-Za-z0-9.]+")
 
@@ -69,28 +73,46 @@ def building(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
         yield folder
         return
-    with storage_errors(folder), _alone(folder.parent):
+    with storage_errors(folder), _alone():
         if folder.is_dir():
             yield folder
             return
-        with TemporaryDirectory(prefix=".building-", dir=folder.parent) as scratch:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder.parent)
+        with TemporaryDirectory(prefix=f"{_BUILDING}{owner()}-", dir=folder.parent) as scratch:
             new = Path(scratch) / "new"
             new.mkdir()
             yield new
-            if not folder.is_dir() and any(new.iterdir()):
-                new.rename(folder)
+            if any(new.iterdir()):
+                _put(new, folder)
+
+
+def _put(new: Path, folder: Path) -> None:
+    try:
+        new.rename(folder)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # another machine was faster
+            raise
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what was being built by processes of this machine that live no more."""
+    for left in folder.glob(f"{_BUILDING}*"):
+        name, _, _ = left.name.removeprefix(_BUILDING).partition("-")
+        if lives(name) is False:
+            shutil.rmtree(left)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process of this machine at a time; the others wait, and then find what they wanted to make.
+def _alone() -> Iterator[None]:
+    """One process of this installation at a time; the others wait, and then find what they wanted to make.
 
     A converted model is gigabytes of memory, and an engine minutes of a GPU: not to be spent by every worker at once.
+    The lock is on this very file: it leaves nothing behind, and is as local as anything.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    held = os.open(__file__, os.O_RDONLY)
     try:
-        # Not every network volume has locks: there each makes its own, which is only slower.
+        # Not every volume has locks: there each makes its own, which is only slower.
         with suppress(OSError):
             fcntl.flock(held, fcntl.LOCK_EX)
         yield
@@ -113,7 +135,7 @@ def half_precision(path: Path, cache_dir: Path, digest: str) -> Path:
         convert_float_to_float16,
     )
 
-    with storage_errors(half), _alone(half.parent):
+    with _alone():
         if half.is_file():
             return half
         try:

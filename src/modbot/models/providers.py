@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -89,7 +90,9 @@ def open_session(path: Path, execution: Execution, *, digest: str, on_cpu: Rewri
     if execution.precision == "fp16":
         raise _unmet("--precision", execution, opening.failures)
     raise ModelError(
-        f"cannot be loaded: {opening.failures[-1]}", where=str(path), remedy="Fetch it again: modbot models get."
+        f"cannot be loaded: {opening.failures[-1]}",
+        where=str(path),
+        remedy="Fetch it again with modbot models get, or import it again.",
     )
 
 
@@ -179,6 +182,9 @@ class _Opening:
         """Decides the batch before a GPU's provider starts: TensorRT builds its engine for it."""
         if name not in _ON_GPU:
             return
+        # TensorRT multiplies in TF32 where nobody keeps it from that, and has no option for it. It is read when its
+        # libraries are loaded.
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
         with redirect_stdout(io.StringIO()):  # it prints which libraries it does not find
             ort.preload_dlls(directory="")
         if self._gpu is None:
