@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from msgspec.structs import replace
+from numpy.typing import NDArray
 from PIL import Image
 
 from modbot.errors import DeviceError
@@ -22,6 +24,7 @@ from modbot.models import registry
 from modbot.models.calibration import Calibration, Temperatures
 from modbot.models.catalogue import Thresholds
 from modbot.models.execution import Execution
+from modbot.models.preparation import Pixels
 from modbot.models.registry import Installed
 from modbot.models.sessions import FAILURES, Session
 from modbot.models.tagger import Tagger, Wd14Tagger, open_tagger
@@ -125,6 +128,27 @@ def test_a_shard_is_tagged_whatever_the_memory_takes(
         assert record.wd14 is not None
         for name in Rating.__struct_fields__:
             assert math.isclose(getattr(record.wd14.rating, name), getattr(expected.rating, name), abs_tol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"), [(math.nan, "no finite number"), (-0.01, "no probabilities"), (1.01, "no probabilities")]
+)
+def test_what_is_no_probability_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: float, why: str
+) -> None:
+    """As a model gives logits whose export forgot the sigmoid."""
+    build(tmp_path / "models" / "tiny")
+    model = registry.installed("tiny", tmp_path / "models", kind="tagger")
+    tagger = on_a_gpu(model, batch=8, room=100)
+
+    def scores(batch: Sequence[Pixels]) -> NDArray[np.float32]:
+        return np.full((len(batch), len(TAGS)), (*[0.5] * (len(TAGS) - 1), spoil), np.float32)
+
+    monkeypatch.setattr(tagger, "scores", scores)
+    _, records, _ = tagged(tmp_path, monkeypatch, tagger, model)
+    assert all(record.wd14 is None for record in records)
+    assert {record.error.kind for record in records if record.error} == {"inference_failed"}
+    assert all(why in record.error.detail for record in records if record.error)
 
 
 def test_a_device_that_breaks_ends_the_shard_and_spoils_no_record(

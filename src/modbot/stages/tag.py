@@ -52,6 +52,9 @@ REMEMBERED = 1024
 LINGER_SECONDS = 0.02
 """How long a batch that is not full waits for another image."""
 
+SLACK = 1e-3
+"""How far beyond 0 and 1 a device may round a probability."""
+
 Scores = NDArray[np.float32]
 """What the tagger gives for one picture, [outputs]."""
 
@@ -367,11 +370,19 @@ class _Judge:
                 return RecordError(kind="inference_failed", detail=one_line(row))
             if isinstance(row, BaseException):
                 raise row
-            if not np.isfinite(row).all():
-                detail = "the model gave a score that is no finite number"
+            if detail := _no_probabilities(row):
                 return RecordError(kind="inference_failed", detail=detail)
             scores.append(row)
         return scores
+
+
+def _no_probabilities(scores: Scores) -> str | None:
+    """What is wrong with scores that are none; they would be cut to 0 and 1, and pass for a verdict."""
+    if not np.isfinite(scores).all():
+        return "the model gave a score that is no finite number"
+    if scores.min() < -SLACK or scores.max() > 1 + SLACK:
+        return f"the model gave scores from {scores.min():.3g} to {scores.max():.3g}, which are no probabilities"
+    return None
 
 
 def _discard(store: Store, sha256: str) -> None:
