@@ -159,6 +159,15 @@ def test_days_are_compared_as_one(day: Day) -> None:
     assert document(day.part.ab_compare)["total"] == 50
 
 
+def test_a_day_that_is_missing_is_told_and_ends_with_exit_code_1(day: Day) -> None:
+    for number in (1, 3):
+        day.generated(20, seed=number, date=f"2025-10-0{number}")
+    ran = day.run("ab", *B, "--dates", "2025-10-01..2025-10-03", date=None)
+    assert ran.code == 1
+    assert "modbot: 2025-10-02: no p2 records\n" in ran.err
+    assert document(day.part.ab_compare)["total"] == 40
+
+
 def test_odd_lines_are_compared_too(day: Day) -> None:
     day.records([b"{\n", json.dumps({"wd14": {"rating": {"explicit": "0.7"}}}).encode() + b"\n"])
     day.ok("ab", *B)

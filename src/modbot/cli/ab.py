@@ -21,6 +21,7 @@ from modbot.cli.judging import (
     tell_rules,
 )
 from modbot.cli.options import PATH, partition_options
+from modbot.errors import UnmetError
 from modbot.files.outputs import refuse_clashes
 from modbot.files.paths import RULES_FILE
 from modbot.records.finding import SEVERITIES
@@ -65,7 +66,7 @@ def ab(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
     from modbot.stages.crew import Crew
 
     settings = load()
-    found, _ = days_of(settings, given["profile"], given["date"], given["dates"], given["analysis"])
+    found, missing = days_of(settings, given["profile"], given["date"], given["dates"], given["analysis"])
     environment = environment_mode(settings)
     several = given["dates"] is not None
     whole = ab_outputs(found[-1][0], out_dir=given["out_dir"], out_json=given["out_json"], out_csv=given["out_csv"])
@@ -82,7 +83,7 @@ def ab(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
     told = cache(lambda: _tell_rules(books))
     if given["allow_legacy"] and any(book.loaded.legacy for book in books):
         told()
-        compared = skip_legacy(books, outputs)
+        _tell(skip_legacy(books, outputs), *books)
     else:
         jobs = [
             AbJob(analysis=analysis, books=books, outputs=each, form=form)
@@ -90,7 +91,12 @@ def ab(**given: Any) -> None:  # noqa: ANN401 - the flags above, by name
         ]
         with Crew(crew_size(found, given["jobs"])) as crew:
             compared = compare_days(jobs, whole if several else None, crew, told)
-    _tell(compared, *books)
+        _tell(compared, *books)
+        if missing:
+            raise UnmetError(
+                "; ".join(f"{date}: no p2 records" for date in missing),
+                remedy="Analyze what is missing (modbot analyze --resume), and compare again.",
+            )
 
 
 def _open(given: Mapping[str, Any], name: str, environment: Mode | None) -> Rulebook:
