@@ -36,6 +36,7 @@ def _window(side: int) -> str:
 
 # The features are padded by what the convolutions pad. The second one pads what the first gives, not what it would
 # give outside the grid: so `inside` makes that 0 again.
+# Constants are tensors throughout: ONNX Runtime 1.24, as onnxruntime-openvino has it, makes nothing of `value_ints`.
 _BOXES = f"""
 <opset_import: ["" : 17], domain: "modbot">
 boxes (features, logits, stride, least, w0, b0, w1, b1, w2, b2) => (boxes)
@@ -45,27 +46,27 @@ boxes (features, logits, stride, least, w0, b0, w1, b1, w2, b2) => (boxes)
     grid = Shape(asked)
     coordinates = NonZero(asked)
     places = Transpose<perm = [1, 0]>(coordinates)
-    one = Constant<value_ints = [1]>()
+    one = Constant<value = int64[1] {{1}}>()
     corners = Unsqueeze(places, one)
 
-    margin = Constant<value_ints = [0, 0, 2, 2, 0, 0, 2, 2]>()
+    margin = Constant<value = int64[8] {{0, 0, 2, 2, 0, 0, 2, 2}}>()
     padded = Pad(features, margin)
     channels_last = Transpose<perm = [0, 2, 3, 1]>(padded)
     window = {_window(5)}
     reach = Add(corners, window)
     seen = GatherND(channels_last, reach)
     seen_planes = Transpose<perm = [0, 2, 1]>(seen)
-    five_by_five = Constant<value_ints = [0, 0, 5, 5]>()
+    five_by_five = Constant<value = int64[4] {{0, 0, 5, 5}}>()
     patches = Reshape(seen_planes, five_by_five)
 
     full = Constant<value = float {{1}}>()
     whole = Expand(full, grid)
-    rim = Constant<value_ints = [0, 1, 1, 0, 1, 1]>()
+    rim = Constant<value = int64[6] {{0, 1, 1, 0, 1, 1}}>()
     framed = Pad(whole, rim)
     near_window = {_window(3)}
     near = Add(corners, near_window)
     is_inside = GatherND(framed, near)
-    three_by_three = Constant<value_ints = [-1, 1, 3, 3]>()
+    three_by_three = Constant<value = int64[4] {{-1, 1, 3, 3}}>()
     inside = Reshape(is_inside, three_by_three)
 
     first = Conv(patches, w0, b0)
@@ -77,17 +78,17 @@ boxes (features, logits, stride, least, w0, b0, w1, b1, w2, b2) => (boxes)
     second_open = Mul(second, second_gate)
     bins = Conv(second_open, w2, b2)
 
-    sides_and_bins = Constant<value_ints = [-1, 4, 16]>()
+    sides_and_bins = Constant<value = int64[3] {{-1, 4, 16}}>()
     of_sides = Reshape(bins, sides_and_bins)
     shares = Softmax<axis = 2>(of_sides)
     distances = Constant<value = float[16, 1] {{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}}>()
     sides = MatMul(shares, distances)
-    flat = Constant<value_ints = [-1, 4]>()
+    flat = Constant<value = int64[2] {{-1, 4}}>()
     flat_sides = Reshape(sides, flat)
-    halves = Constant<value_ints = [2, 2]>()
+    halves = Constant<value = int64[2] {{2, 2}}>()
     left_top, right_bottom = Split<axis = 1>(flat_sides, halves)
 
-    column_and_row = Constant<value_ints = [2, 1]>()
+    column_and_row = Constant<value = int64[2] {{2, 1}}>()
     xy = Gather<axis = 1>(places, column_and_row)
     xy_float = Cast<to = 1>(xy)
     half = Constant<value = float {{0.5}}>()
@@ -101,11 +102,11 @@ boxes (features, logits, stride, least, w0, b0, w1, b1, w2, b2) => (boxes)
     in_strides = Concat<axis = 1>(middles, sizes)
     in_pixels = Mul(in_strides, stride)
 
-    four = Constant<value_ints = [4]>()
+    four = Constant<value = int64[1] {{4}}>()
     all = Concat<axis = 0>(grid, four)
     nothing = ConstantOfShape(all)
     scattered = ScatterND(nothing, places, in_pixels)
-    in_a_row = Constant<value_ints = [0, -1, 4]>()
+    in_a_row = Constant<value = int64[3] {{0, -1, 4}}>()
     rows = Reshape(scattered, in_a_row)
     boxes = Transpose<perm = [0, 2, 1]>(rows)
 }}
