@@ -444,6 +444,15 @@ def test_a_restored_step_is_never_faster_than_the_new_start() -> None:
         assert b.rate(CDN) == expected
 
 
+def test_a_run_that_was_begun_with_fewer_at_once_slows_the_next_by_its_steps_alone() -> None:
+    few = budget(3.5, 8)
+    limited(few, 0.0)
+    assert few.rate(CDN) == Rate(3.0, 8)
+    assert budget(4.0, 24, saved=few.export(1.0)).rate(CDN) == Rate(3.0, 24)
+    # At the floor nothing tells what the refusals took from what was asked for.
+    assert budget(4.0, 24, saved=slowed(Rate(0.5, 12), WALL)).rate(CDN) == Rate(0.5, 12)
+
+
 def test_only_a_change_that_must_be_kept_moves_the_revision() -> None:
     b = budget(4.0)
     b.answer(admit(b, CDN, 0.0), Answer(200), 0.1)

@@ -188,8 +188,14 @@ class _Pace:
         return max(self.rate.interval, DISCORD_INTERVAL_S if self.realm == _DISCORD else 0.0)
 
     def go_on_from(self, saved: SavedPace, since: float, now: float) -> None:
-        """Takes over a step and `since` when it has been quiet, less what quiet time has earned, if that is slower."""
-        step = next((i for i, rate in enumerate(self.rates) if rate.within(saved.rate)), len(self.rates) - 1)
+        """Takes over a step and `since` when it has been quiet, less what quiet time has earned, if that is slower.
+
+        Refusals lower the number at once only at the floor: above it, that of `saved` is what its run was begun with.
+        """
+        known = saved.rate
+        if known.qps is None or known.qps > QPS_LADDER[-1]:
+            known = Rate(known.qps, self.rates[0].concurrency)
+        step = next((i for i, rate in enumerate(self.rates) if rate.within(known)), len(self.rates) - 1)
         earned = min(step, max(0, int((now - since) // QUIET_S)))
         if (place := (step - earned, since + earned * QUIET_S)) > (self.step, self.quiet_since) and place[0]:
             self.step, self.quiet_since = place
