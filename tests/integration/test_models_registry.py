@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 import zipfile
@@ -185,6 +186,15 @@ def test_a_fetch_completes_what_it_cleans_up(toy: Known, tmp_path: Path) -> None
     registry.fetch(toy, models)
     assert (models / "mine" / "model.onnx").read_bytes() == b"new weights"
     assert {path.name for path in models.iterdir()} == {"mine", "toy"}
+
+
+def test_a_fetch_leaves_nothing_where_no_run_would_look(
+    toy: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a kill leaves of it in MODELS_DIR, the next one removes."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    registry.fetch(toy, tmp_path / "models")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["toy"]
 
 
 def test_what_living_runs_and_other_machines_are_at_is_left_alone(toy: Known, tmp_path: Path) -> None:

