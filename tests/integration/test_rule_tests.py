@@ -67,7 +67,7 @@ def test_a_failing_test_fails_the_check(day: Day) -> None:
     ran = day.run("rules", "validate", date=None)
     assert ran.code == 2
     assert "expected orange (GORE), got yellow (MILD)" in ran.out
-    assert "ok: 0 errors, 0 warnings, 3 tests, 1 failed" in ran.err
+    assert "refused: 0 errors, 0 warnings, 3 tests, 1 failed" in ran.err
 
 
 def test_the_check_as_data_holds_issues_and_tests(day: Day) -> None:

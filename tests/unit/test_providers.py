@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
@@ -215,6 +216,15 @@ def test_only_a_cpu_runs_what_was_rewritten_for_it(model: Path, monkeypatch: pyt
     assert opened("cuda").outputs == opened("openvino").outputs == (None, len(TAGS))
     build.working = {CPU}
     assert opened("cuda").outputs == (None, 3)
+
+
+def test_a_model_of_another_input_type_is_refused(tmp_path: Path) -> None:
+    parsed = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 18]> half (float16[N, 8] x) => (float16[N, 8] y) { y = Sigmoid(x) }'
+    )
+    onnx.save(parsed, tmp_path / "half.onnx")
+    with pytest.raises(ModelError, match=r"half\.onnx: takes tensor\(float16\); tensor\(float\) is needed"):
+        open_session(tmp_path / "half.onnx", "cpu")
 
 
 def test_a_missing_model_is_told(tmp_path: Path) -> None:

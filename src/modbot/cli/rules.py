@@ -72,7 +72,8 @@ def validate(
     counts = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}{_tests(ran)} (mode {loaded.mode})"
     refused = not _accepted(loaded, allow_disabled=allow_disabled) or (treat_warnings_as_errors and warnings > 0)
     if refused or (ran is not None and not ran.is_good):
-        raise RulesError(f"{loaded.status}: {counts}", where=str(path))
+        status = "refused" if loaded.status == "ok" else loaded.status
+        raise RulesError(f"{status}: {counts}", where=str(path))
     if not as_json:
         count = 0 if loaded.ruleset is None else len(loaded.ruleset.rules)
         click.echo(f"{path}: {loaded.status}, {counted(count, 'rule')}, {counts}")

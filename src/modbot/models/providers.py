@@ -41,6 +41,7 @@ _ON_GPU = {"cuda", "tensorrt"}
 _DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 """Where the buffers of a batch are bound."""
 
+_FLOAT32 = "tensor(float)"
 _NOT_BUILT = "this installation of ONNX Runtime does not have it"
 _FATAL = 4
 _SOURCE = re.compile(r"^/\S+:\d+ .*?\) ")
@@ -163,6 +164,8 @@ class _Opening:
             raise ModelError(
                 f"has {len(inputs)} inputs and {len(outputs)} outputs; one of each is needed", where=str(self._path)
             )
+        if inputs[0].type != _FLOAT32:
+            raise ModelError(f"takes {inputs[0].type}; {_FLOAT32} is needed", where=str(self._path))
         return Session(
             runtime,
             name,

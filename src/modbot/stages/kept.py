@@ -86,7 +86,8 @@ class Kept:
         self._lock = Lock()
         self._shelf = _shelf(folder)
         self.warnings = [
-            f"{path}: kept results are damaged; what cannot be read is computed again" for path in self._shelf.refresh()
+            f"{path}: kept results are damaged: what cannot be read is computed again; remove the file to hear no more"
+            for path in self._shelf.refresh()
         ]
         self._writer: ShelfWriter | None = ShelfWriter(folder)
 
