@@ -12,6 +12,7 @@ import pytest
 from modbot.errors import InputError, ModbotError
 from modbot.files.processes import started
 from modbot.records.jsonl import decode
+from modbot.stages import crew as crew_module
 from modbot.stages.crew import Crew
 from modbot.stages.report import read_outcome
 
@@ -72,6 +73,14 @@ def test_whoever_is_still_at_work_is_ended_with_the_block() -> None:
         pids = [worker.process.pid for worker in crew._workers]
     assert time.monotonic() - begun < 20
     assert [started(pid or 0) for pid in pids] == [None]
+
+
+def test_a_process_that_is_told_to_end_before_it_can_heed_it_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module, "leave_the_terminal", partial(time.sleep, 1))
+    crew = Crew(1)  # what is forked has the patch, too
+    begun = time.monotonic()
+    crew.end()
+    assert time.monotonic() - begun < crew_module.PATIENCE_SECONDS / 2
 
 
 def test_a_task_and_its_result_are_values() -> None:

@@ -93,6 +93,8 @@ class _Worker:
         self.pipe, far = context.Pipe()
         self.process = context.Process(target=_work, args=(far, os.getpid()), daemon=True)
         with signals_held_back():
+            # Forked, it has this process's handlers until it sets its own: told to end before that, it would go on.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             self.process.start()
         far.close()
         self.places: deque[int] = deque()
@@ -131,6 +133,7 @@ def _work(pipe: Connection[Any, Task[Any]], parent: int) -> None:
     leave_the_terminal()
     try:
         signal.signal(signal.SIGTERM, _stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         end_with(parent)
         while True:
             pipe.send(_done(pipe.recv()))
