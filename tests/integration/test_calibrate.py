@@ -93,16 +93,25 @@ def test_a_model_that_is_too_sure_is_cooled(
         assert after < before
 
 
-def test_scores_that_no_temperature_fits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All of them low, whatever the image: a half of each would be nearer, which only an endless heat would make."""
-    records = [record(number, rating=dict.fromkeys(RATINGS, 0.001)) for number in range(96)]
+@pytest.mark.parametrize(
+    ("scores", "limit"),
+    [
+        # All of them low, whatever the image: a half of each would be nearer, which only an endless heat would make.
+        ((0.001, 0.001), "10 (the highest: no temperature makes these scores fit)"),
+        ((0.4, 0.6), "0.1 (the lowest: these labels leave no doubt; use it only with many more)"),
+    ],
+)
+def test_scores_that_no_temperature_fits_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: tuple[float, float], limit: str
+) -> None:
+    records = [record(number, rating=dict.fromkeys(RATINGS, scores[number % 2])) for number in range(96)]
     write(tmp_path / "p1.jsonl", records)
     rows = "".join(f"{number:064x},{'general' if number % 2 else 'explicit'}\n" for number in range(96))
     (tmp_path / "labels.csv").write_text("sha256,rating\n" + rows)
     files = ["--labels", f"{tmp_path}/labels.csv", "--p1", f"{tmp_path}/p1.jsonl", "--out", f"{tmp_path}/c.yaml"]
     assert main(["models", "calibrate", *files, "--model", "tiny"]) == 0
     told = capsys.readouterr().out
-    assert "general: temperature 10 (the highest: no temperature makes these scores fit)" in told
+    assert f"general: temperature {limit}" in told
     assert "sensitive: left as it is" in told
 
 

@@ -145,7 +145,11 @@ def _tell(name: str, fit: Fit) -> None:
     if fit.too_few:
         click.echo(f"{name}: left as it is ({fit.too_few})")
         return
-    limit = " (the highest: no temperature makes these scores fit)" if fit.is_highest else ""
+    limit = ""
+    if fit.is_highest:
+        limit = " (the highest: no temperature makes these scores fit)"
+    elif fit.is_lowest:
+        limit = " (the lowest: these labels leave no doubt; use it only with many more)"
     click.echo(
         f"{name}: temperature {fit.temperature:g}{limit}; NLL {before.nll:.4f} -> {after.nll:.4f}, "
         f"calibration error {before.ece:.4f} -> {after.ece:.4f}"

@@ -124,6 +124,11 @@ class Fit:
         """Whether a still higher temperature would fit better: scores all too high or low, or without a meaning."""
         return self.temperature >= _HIGHEST
 
+    @property
+    def is_lowest(self) -> bool:
+        """Whether a still lower temperature would fit better: these labels are told apart without a doubt."""
+        return self.temperature <= _LOWEST
+
 
 def fit(scores: Scores, labels: Labels) -> Fit:
     """The temperature of least negative log likelihood, within 0.1 to 10.
