@@ -406,13 +406,17 @@ def test_a_route_that_is_used_up_is_asked_again_after_a_day() -> None:
     assert b.delay(API, LONGEST_HOLD_S) == 0
 
 
+def test_what_was_cut_of_a_saved_state_is_to_be_written() -> None:
+    """Else the next start would wait a day again."""
+    assert budget(4.0, saved=Saved(holds={CDN.realm: 1e300})).revision > 0
+
+
 def test_a_saved_state_from_the_far_future_is_cut() -> None:
     far = slowed(Rate(3.0, 24), 1e300, holds={CDN.realm: 1e300, "x": -1e300}, invalid={10**15: 5_000})
     b = budget(4.0, saved=far)
     assert b.rate(CDN) == Rate(1.0, 24)  # by the refusals, which count as new
     with pytest.raises(RateLimitError, match="left alone until 2023-11-15T22:13:20"):
         b.delay(CDN, 0.0)
-    assert b.revision > 0  # so that it is written: else the next start would wait a day again
     assert b.export(0.0) == slowed(
         Rate(3.0, 24),
         WALL + LONGEST_HOLD_S,

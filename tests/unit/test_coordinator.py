@@ -367,6 +367,26 @@ def test_who_takes_the_turn_learns_what_the_run_before_was_told(tmp_path: Path) 
     run(work())
 
 
+def test_a_ticket_that_came_too_late_to_a_worker_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    admit = LocalCoordinator.admit
+    given: list[Ticket] = []
+
+    async def admit_late(self: LocalCoordinator, lane: Lane) -> Ticket:
+        ticket = await admit(self, lane)
+        given.append(ticket)
+        return ticket if len(given) > 1 else msgspec.structs.replace(ticket, until=time.monotonic() - 1)
+
+    async def work() -> None:
+        monkeypatch.setattr(LocalCoordinator, "admit", admit_late)
+        with serve(local(concurrency=1)) as path:
+            async with RemoteCoordinator(path) as worker:
+                ticket = await worker.admit(HERE)  # the only one at a time: the late one is back
+                assert [each.id for each in given] == [1, ticket.id]
+                worker.report(ticket, Answer(200))
+
+    run(work())
+
+
 def test_a_turn_that_was_taken_over_ends_the_run_and_a_worker_is_told(tmp_path: Path) -> None:
     async def work() -> None:
         state, turn = turn_of(tmp_path, "a")

@@ -289,6 +289,21 @@ class TestLease:
             assert time.monotonic() - before < 1
         assert list(tmp_path.iterdir()) == []
 
+    def test_who_was_faster_with_a_dead_owners_keeps_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "lease.json"
+        path.write_bytes(b"the dead one's")
+        with hold_file(tmp_path / "other.json", "faster"):
+            faster = (tmp_path / "other.json").read_bytes()
+
+        def meanwhile(*_: object) -> None:
+            path.write_bytes(faster)
+
+        monkeypatch.setattr(Lease, "_wait_for_a_beat", meanwhile)
+        with pytest.raises(BusyError, match="'faster'"), hold_file(path, "slower"):
+            pass
+        assert path.read_bytes() == faster
+        assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
     @pytest.mark.parametrize("left", [b"", b"garbage", None])
     def test_a_file_of_another_machine_that_stands_still_is_taken_over(
         self, left: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -70,6 +70,18 @@ def test_shards_and_order_do_not_show(
         assert len({message.message_id for message in each.messages}) == len(each.messages)
 
 
+@pytest.mark.parametrize("flags", [(True, False), (False, True), (None, False), (True, None), (True, True)])
+def test_a_message_is_in_an_nsfw_channel_only_if_no_row_of_it_says_otherwise(
+    flags: tuple[bool | None, bool | None], tmp_path: Path
+) -> None:
+    rows = [record(row, 1, 5) for row in range(2)]
+    for row, flag in zip(rows, flags, strict=True):
+        row.messages[0].is_nsfw_channel = flag
+    merge_p1(shards_of(tmp_path, rows, 1, 0), tmp_path / "m", rows=range(2))
+    (message,) = decode((tmp_path / "m").read_bytes(), P1Record).messages
+    assert message.is_nsfw_channel is (False if False in flags else flags[0])
+
+
 def test_rows_of_one_message_become_one_message(tmp_path: Path) -> None:
     shards = shards_of(tmp_path, [record(0, 1, 5), record(1, 1, 5), record(2, 1, 6)], 2, 1)
     assert merge_p1(shards, tmp_path / "m", rows=range(3)) == 1

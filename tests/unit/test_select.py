@@ -93,3 +93,11 @@ def test_before_within_and_after_are_all_there_is(at: datetime, low: datetime, h
         Selection(since=high).look(found)[0] is None,
     ]
     assert inside.count(True) == 1
+
+
+def test_a_record_is_undated_where_none_of_its_messages_has_a_date() -> None:
+    wanted = Selection(since=NOW)
+    early, undated = {"created_at": "2001-01-01"}, {"created_at": "yesterday"}
+    assert wanted.look(evidence(undated)) == (None, True)
+    assert wanted.look(evidence(early, undated)) == (None, False)
+    assert wanted.look(evidence(early)) == ("time", False)

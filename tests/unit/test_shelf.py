@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from modbot.errors import StorageError
 from modbot.files import shelf
+from modbot.files.atomic import write_all
 from modbot.files.shelf import Shelf, ShelfWriter, sweep
 
 RECORDS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.binary(max_size=40)), max_size=20)
@@ -221,3 +224,19 @@ def test_the_largest_payload_is_kept_and_walked(tmp_path: Path, monkeypatch: pyt
         writer.put(digest(1), b"1234")
         with pytest.raises(ValueError, match="5 bytes"):
             writer.put(digest(2), b"12345")
+
+
+def test_what_a_full_disk_took_a_part_of_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(file: FileIO, data: bytes) -> None:
+        write_all(file, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with ShelfWriter(tmp_path) as writer:
+        writer.put(digest(1), b"one")
+        with monkeypatch.context() as patch:
+            patch.setattr(shelf, "write_all", half)
+            with pytest.raises(StorageError, match="the disk is full"):
+                writer.put(digest(2), b"two")
+        writer.put(digest(3), b"three")
+    with opened(tmp_path) as kept:
+        assert [kept.get(digest(number)) for number in (1, 2, 3)] == [b"one", None, b"three"]
