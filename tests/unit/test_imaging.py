@@ -157,6 +157,15 @@ def test_a_transparent_colour_of_an_rgb_png_is_white() -> None:
     assert list(only(encoded(picture, "PNG", transparency=(10, 20, 30))).tobytes()) == [255, 255, 255, 1, 2, 3]
 
 
+def test_a_level_of_16_bits_that_is_transparent_lies_on_white() -> None:
+    """Its neighbour, which has the same high byte, does not."""
+    picture = Image.fromarray(np.array([[300, 301], [40000, 300]], np.uint16))
+    grey = [[255, 1], [156, 255]]
+    assert np.asarray(only(encoded(picture, "PNG", transparency=300))).tolist() == [
+        [[level] * 3 for level in row] for row in grey
+    ]
+
+
 @pytest.mark.parametrize("name", ["PNG", "TIFF"])
 def test_16_bits_are_scaled(name: str) -> None:
     samples = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)

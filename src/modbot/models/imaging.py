@@ -443,8 +443,12 @@ def _orientation(image: Image.Image) -> int:
 def _rgb_on_white(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):
-        # The high byte, as Pillow itself reads the colour samples of a 16 bit file.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        # The high byte, as Pillow itself reads the colour samples of a 16 bit file; the level that is transparent is
+        # told by both.
+        levels = np.asarray(image)
+        grey = (levels >> 8).astype(np.uint8)
+        grey[levels == image.info.get("transparency")] = 255
+        image = Image.fromarray(grey)
     elif image.mode in {"I", "F"}:
         image = _stretched(image)
     mode = _MODES.get(image.mode, "RGB")
