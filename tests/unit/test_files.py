@@ -289,6 +289,18 @@ class TestLease:
             assert time.monotonic() - before < 1
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_signal_while_it_is_given_back_leaves_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        is_ours, came = Lease._is_ours, iter([True])
+
+        def interrupted(self: Lease) -> bool:
+            if next(came, False):
+                raise KeyboardInterrupt
+            return is_ours(self)
+
+        with pytest.raises(KeyboardInterrupt), hold_file(tmp_path / "lease.json", "first"):
+            monkeypatch.setattr(Lease, "_is_ours", interrupted)
+        assert list(tmp_path.iterdir()) == []
+
     def test_who_was_faster_with_a_dead_owners_keeps_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "lease.json"
         path.write_bytes(b"the dead one's")

@@ -238,7 +238,11 @@ def hold_file(path: Path, command: str) -> Iterator[Callable[[], None]]:
         lease.acquire()
         yield lease.check
     finally:
-        lease.release()
+        try:
+            lease.release()
+        except BaseException:  # a signal that comes in the middle of it
+            lease.release()
+            raise
 
 
 @contextmanager
