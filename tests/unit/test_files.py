@@ -289,6 +289,19 @@ class TestLease:
             assert time.monotonic() - before < 1
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_signal_while_it_is_created_leaves_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(path: Path, flags: int, mode: int) -> int:
+            os.close(opened(path, flags, mode))
+            raise KeyboardInterrupt
+
+        opened = os.open
+        lease = Lease(tmp_path / "lease.json", "first")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                lease.acquire()
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_signal_while_it_is_given_back_leaves_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         is_ours, came = Lease._is_ours, iter([True])
 

@@ -88,6 +88,10 @@ class Lease:
             fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
+        except BaseException as error:
+            if not isinstance(error, OSError):
+                self._remove_empty()  # a signal came as it was created
+            raise
         try:
             with os.fdopen(fd, "wb") as out:
                 out.write(msgspec.json.encode(self._owner))
@@ -95,6 +99,12 @@ class Lease:
             self.path.unlink(missing_ok=True)  # empty, it would make the next run wait for its owner
             raise
         return True
+
+    def _remove_empty(self) -> None:
+        """Removes a file that nothing was written into: whose it is cannot be told, but it is no lease yet."""
+        with suppress(OSError):
+            if self.path.stat().st_size == 0:
+                self.path.unlink()
 
     def _take_from_the_dead(self) -> None:
         seen = self._read()
