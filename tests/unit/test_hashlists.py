@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modbot.errors import InputError
 from modbot.records.evidence import Evidence
-from modbot.stages.hashlists import HashLists, load_hashlists
+from modbot.stages.hashlists import HashList, HashLists, load_hashlists
 
 SHA = "ab" * 32
 
@@ -28,6 +31,23 @@ def test_images_are_known_by_content_or_by_look(tmp_path: Path) -> None:
     assert lists.of(Evidence(phash="0000000000000007")) == frozenset()
     assert lists.of(Evidence(sha256=SHA, phash="8000000000000000")) == {"a", "b"}
     assert lists.of(Evidence(phash="no hash")) == frozenset()
+
+
+@given(data=st.data(), distance=st.integers(0, 64))
+def test_whoever_is_near_enough_is_found_and_nobody_else(data: st.DataObject, distance: int) -> None:
+    known = data.draw(st.lists(st.integers(0, 2**64 - 1), max_size=20))
+    flipped = data.draw(st.sets(st.integers(0, 63), max_size=min(64, distance + 2)))
+    asked = (data.draw(st.sampled_from(known)) if known else 0) ^ sum(1 << bit for bit in flipped)
+    found = HashList(phash=tuple(known), distance=distance).holds(Evidence(phash=f"{asked:016x}"))
+    assert found == any((asked ^ other).bit_count() <= distance for other in known)
+
+
+def test_a_long_list_is_not_gone_through_for_every_image() -> None:
+    """Counted, not timed: of 20,000 hashes at most one in a hundred is looked at."""
+    known, asked = np.split(np.random.default_rng(1).integers(0, 2**64, 20_050, np.uint64), [20_000])
+    listed = HashList(phash=tuple(known.tolist()), distance=4)
+    looked_at = [sum(1 for _ in listed._candidates(bits)) for bits in asked.tolist()]
+    assert sum(looked_at) / len(looked_at) < 200
 
 
 @pytest.mark.parametrize(

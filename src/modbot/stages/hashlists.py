@@ -9,16 +9,19 @@ known_spam:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modbot.errors import InputError
 from modbot.records.evidence import Evidence
 from modbot.stages.configs import read_yaml
 
 PHASH_BITS = 64
+_MOST_BANDS = 16
 MAX_BYTES = 16 * 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PHASH = re.compile(r"[0-9a-f]{16}")
@@ -41,7 +44,44 @@ class HashList:
         if not self.phash or not _PHASH.fullmatch(phash):
             return False
         bits = int(phash, 16)
-        return any((bits ^ other).bit_count() <= self.distance for other in self.phash)
+        return any((bits ^ other).bit_count() <= self.distance for other in self._candidates(bits))
+
+    def _candidates(self, bits: int) -> Iterator[int]:
+        """All pHashes that may be near enough, some more than once, and few others."""
+        for band, members in self._bands:
+            yield from members.get(band(bits), ())
+
+    @cached_property
+    def _bands(self) -> list[tuple[_Band, dict[int, list[int]]]]:
+        """The pHashes by each band of their bits.
+
+        Cut into one band more than bits may differ, two that are near enough are alike in one of them.
+        """
+        bands = []
+        for band in _cut(self.distance + 1):
+            members: dict[int, list[int]] = {}
+            for value in self.phash:
+                members.setdefault(band(value), []).append(value)
+            bands.append((band, members))
+        return bands
+
+
+class _Band(NamedTuple):
+    """A stretch of a pHash's bits; called with one, it gives theirs."""
+
+    low: int
+    mask: int
+
+    def __call__(self, bits: int) -> int:
+        return bits >> self.low & self.mask
+
+
+def _cut(count: int) -> list[_Band]:
+    """So many bands of equal width; one of no width where they would be too narrow to leave anything out."""
+    if count > _MOST_BANDS:
+        return [_Band(0, 0)]
+    edges = [PHASH_BITS * number // count for number in range(count + 1)]
+    return [_Band(low, (1 << high - low) - 1) for low, high in pairwise(edges)]
 
 
 @dataclass(frozen=True)
