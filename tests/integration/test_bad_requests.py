@@ -38,6 +38,10 @@ SPLIT = ("split", "--date", DATE)
 TAG = ("tag", "--date", DATE, "--model", "open_nsfw")
 
 
+def test_a_name_that_is_told_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nope\ufffd[2J\ufffd.csv: there is no" in refused(capsys, *SPLIT, "--input", "nope\x1b[2J\u202e.csv")
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [

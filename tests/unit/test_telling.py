@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
-from modbot.cli.progress import Tally
-from modbot.records.progress import ShardAdvanced, ShardFinished, ShardStarted
+from modbot.cli.progress import Tally, telling
+from modbot.records.progress import Notice, ShardAdvanced, ShardFailed, ShardFinished, ShardStarted
 from tests.engine_jobs import receipt
 
 
@@ -27,3 +28,10 @@ def test_lines_are_counted_whatever_the_order_of_the_shards() -> None:
     tally.hear(finished("c", 10))
     assert str(tally).startswith("30/30 (")
     assert str(tally).endswith("/s), 4 failed")
+
+
+def test_what_a_line_of_the_log_quotes_is_inert(capsys: pytest.CaptureFixture[str]) -> None:
+    with telling("p1", 1) as tell:
+        tell(Notice(text="shard\x1b]0;owned\x07.csv"))
+        tell(ShardFailed(shard="a", error="x\u202ey\nagain"))
+    assert capsys.readouterr().err == "p1: warning: shard\ufffd]0;owned\ufffd.csv\np1: a failed: x\ufffdy\nagain\n"

@@ -12,8 +12,8 @@ import click
 
 from modbot.rules.distance import Gap
 from modbot.rules.explain import ExplainedRule, Explanation, Part
-from modbot.rules.issues import printable
 from modbot.stages.explain import Explained
+from modbot.words import printable
 
 Tone = Literal["plain", "head", "good", "bad", "dim", "red", "orange", "yellow", "green"]
 

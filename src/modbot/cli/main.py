@@ -77,7 +77,9 @@ def _refuse(error: click.ClickException) -> int:
 def _fail(text: str, code: int) -> int:
     import click
 
-    click.echo(f"modbot: {text}", err=True)
+    from modbot.words import printable_lines
+
+    click.echo(f"modbot: {printable_lines(text)}", err=True)
     return code
 
 

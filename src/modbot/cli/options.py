@@ -14,7 +14,7 @@ import click
 from modbot.errors import SettingError
 from modbot.files.paths import Partition, check_date, check_profile
 from modbot.settings import Settings, count, qps
-from modbot.words import counted
+from modbot.words import counted, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -187,4 +187,4 @@ def tell_unmatchable(models: Sequence[str], rules: Path | None) -> None:
 
     unmatchable = unmatchable_under(models, rules)
     if unmatchable:
-        click.echo(f"cannot match under {', '.join(models)}: {', '.join(unmatchable)}")
+        click.echo(printable(f"cannot match under {', '.join(models)}: {', '.join(unmatchable)}"))

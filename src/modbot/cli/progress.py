@@ -18,6 +18,7 @@ from modbot.records.progress import (
     ShardFinished,
     ShardStarted,
 )
+from modbot.words import printable_lines
 
 LOG_SECONDS = 10.0
 """Between two plain lines of one run."""
@@ -85,7 +86,7 @@ def telling(step: str, total: int) -> Iterator[Callable[[Event], None]]:
 
         def hear(event: Event) -> None:
             tally.hear(event)
-            text = _worth_a_line(event)
+            text = _worth_telling(event)
             if text is not None:
                 progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
             progress.update(bar, completed=tally.done, tally=str(tally))
@@ -102,7 +103,7 @@ class _Lines:
 
     def hear(self, event: Event) -> None:
         self._tally.hear(event)
-        text = _worth_a_line(event)
+        text = _worth_telling(event)
         if text is not None:
             click.echo(f"{self._step}: {text}", err=True)
         finished = isinstance(event, ShardFinished) and not event.reused
@@ -112,12 +113,12 @@ class _Lines:
             click.echo(f"{self._step}: {self._tally}", err=True)
 
 
-def _worth_a_line(event: Event) -> str | None:
+def _worth_telling(event: Event) -> str | None:
     match event:
         case ShardFailed():
-            return f"{event.shard} failed: {event.error}"
+            return printable_lines(f"{event.shard} failed: {event.error}")
         case Notice():
-            return f"warning: {event.text}"
+            return printable_lines(f"warning: {event.text}")
         case RateAdjusted(adjustment=adjustment):
             return f"rate: {adjustment}"
         case _:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
-from modbot.rules.issues import printable
+from modbot.words import printable
 
 
 def facts(title: str, pairs: Iterable[tuple[str, str]]) -> None:

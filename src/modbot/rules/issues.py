@@ -12,21 +12,15 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from modbot.words import printable
+
 Level = Literal["error", "warning"]
 
 EXCERPT_WIDTH = 100
 MESSAGE_LENGTH = 500
-_TAB = 4
-_SELECTORS = range(0xFE00, 0xFE10)
-"""Variation selectors: what they make of the character before, and how wide, terminals do not agree on."""
-_SKIN_TONES = range(0x1F3FB, 0x1F400)
-"""Some terminals paint the emoji before them; on others they stand beside it."""
 _JAMO = range(0x1160, 0x1200)
 """Vowels and finals of Korean syllables, which stand in the cell of the consonant before them."""
-_NOT_TO_PRINT = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
-"""What moves the cursor, turns the writing round, or is of a width that nobody knows."""
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Span(NamedTuple):
@@ -134,25 +128,10 @@ def draw(text: str, start: int, end: int) -> str:
     return f"{before}{marked}{after}\n{' ' * display_width(before)}{'^' * max(1, display_width(marked))}"
 
 
-def printable(text: str) -> str:
-    """The text with tabs as spaces, and with nothing in it that moves a terminal's cursor or reverses its writing."""
-    return "".join(_printable(char) for char in text)
-
-
 def _brief(message: str) -> str:
     """A message as it can be printed; one that quotes something endless is cut."""
     shown = printable(message[: MESSAGE_LENGTH + 1])
     return shown if len(shown) <= MESSAGE_LENGTH else f"{shown[:MESSAGE_LENGTH]}…"
-
-
-def _printable(char: str) -> str:
-    if char == "\t":
-        return " " * _TAB
-    if ord(char) in _SELECTORS:
-        return ""
-    if unicodedata.category(char) in _NOT_TO_PRINT or ord(char) in _SKIN_TONES:
-        return _REPLACEMENT
-    return char
 
 
 def display_width(text: str) -> int:

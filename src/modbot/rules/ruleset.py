@@ -14,7 +14,7 @@ from modbot.rules.bound import Site
 from modbot.rules.bounds import Capabilities, can_match
 from modbot.rules.compile import Program, RefusedError, Rule, compile_program
 from modbot.rules.facts import Facts, Verdict
-from modbot.rules.issues import printable
+from modbot.words import printable
 
 Mode = Literal["warn", "strict"]
 
