@@ -41,7 +41,7 @@ OWNERS = {
     "onnx": {"models"},
     "onnxruntime": {"models"},
     "rich": {"cli"},
-    "yaml": {"models", "rules", "stages"},
+    "yaml": {"files", "models", "rules", "stages"},
     "yarl": {"fetch"},
 }
 """Who may import a library. msgspec is everywhere; a library that is not here has no owner yet."""

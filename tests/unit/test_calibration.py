@@ -159,6 +159,11 @@ GOOD = {"model": "m", "revision": "r", "temperatures": TEMPERATURES}
         (yaml.safe_dump(GOOD | {"temperatures": TEMPERATURES | {"cute": 1}}), "cute"),
         (yaml.safe_dump(GOOD | {"colour": "red"}), "colour"),
         ("\xff", "is no calibration"),
+        ("model: !!bool maybe", "is no calibration"),
+        ("model: !!timestamp now", "is no calibration"),
+        ("model: !!int ''", "is no calibration"),
+        ("model: 1" + ":1" * 300 + ".5", "is no calibration"),
+        (yaml.safe_dump(GOOD) + "#" * 1024**2 + "\n", "larger than 1 MiB"),
     ],
 )
 def test_what_is_no_calibration_is_refused_by_file_and_key(tmp_path: Path, text: str, complaint: str) -> None:

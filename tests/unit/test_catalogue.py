@@ -104,6 +104,10 @@ def test_what_is_wrong_is_told_by_file_model_and_key(
         ("models: [a]", "Expected `object`"),
         ("models: {../x: {}}", "cannot be a model's name"),
         ("models: {x: " + "[" * 5000 + "]" * 5000 + "}", "not YAML"),
+        ("models: {x: !!bool maybe}", "not YAML"),
+        ("models: {x: !!timestamp now}", "not YAML"),
+        ("models: {x: !!int ''}", "not YAML"),
+        ("models: {x: 1" + ":1" * 300 + ".5}", "not YAML"),
         ("#" * 1024**2 + "\n", "larger than 1 MiB"),
     ],
 )

@@ -12,6 +12,8 @@ READ = {
     "the rules": "from modbot.stages.rulebook import *; print(open_rulebook(Path('endless'), ModeRequest()).ruleset)",
     "the vocabulary": "from modbot.stages.configs import *; read_vocabulary(Path('endless'))",
     "the signals": "from modbot.stages.configs import *; read_signal_config(Path('endless'))",
+    "the models": "from modbot.models.catalogue import *; read_models(Path('endless'))",
+    "the calibration": "from modbot.models.calibration import *; read_calibration(Path('endless'))",
     "the lists": "from modbot.stages.hashlists import *; load_hashlists(Path('endless'))",
 }
 

@@ -21,6 +21,7 @@ import yaml
 from numpy.typing import NDArray
 
 from modbot.errors import InputError
+from modbot.files.yaml_files import NotYamlError, load_yaml, read_limited
 from modbot.records import jsonl
 from modbot.records.p1 import Calibrated, Rating, Wd14
 from modbot.words import counted
@@ -238,12 +239,11 @@ def read_calibration(path: Path) -> Calibration:
     """
     remedy = "Make it anew: modbot models calibrate --labels CSV."
     try:
-        with path.open("rb") as file:
-            source = file.read(_MAX_BYTES + 1)
-        found = msgspec.convert(yaml.safe_load(source[:_MAX_BYTES]), _File)
+        source = read_limited(path, _MAX_BYTES)
+        found = msgspec.convert(load_yaml(source), _File)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=str(path), remedy=remedy) from None
-    except (yaml.YAMLError, msgspec.ValidationError, ValueError, RecursionError) as error:
+    except (NotYamlError, msgspec.ValidationError) as error:
         what = f"is no calibration ({' '.join(str(error).split())[:200]})"
         raise InputError(what, where=str(path), remedy=remedy) from None
     return Calibration(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-import yaml
 
 from modbot.errors import InputError
+from modbot.files.yaml_files import NotYamlError, load_yaml, read_limited
 from modbot.records.p1 import CHARACTER_THRESHOLD, GENERAL_THRESHOLD
 
 MODEL_FILE = "model.onnx"
@@ -172,13 +172,8 @@ def _convert(value: object, kind: Any, where: str) -> Any:  # noqa: ANN401 - as 
 
 def _yaml(path: Path) -> object:
     try:
-        with path.open("rb") as file:
-            source = file.read(_MAX_BYTES + 1)
+        return load_yaml(read_limited(path, _MAX_BYTES))
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    if len(source) > _MAX_BYTES:
-        raise InputError(f"larger than {_MAX_BYTES // 1024**2} MiB", where=str(path))
-    try:
-        return yaml.safe_load(source)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"not YAML ({' '.join(str(error).split())[:200]})", where=str(path)) from None
+    except NotYamlError as error:
+        raise InputError(f"not YAML ({error})", where=str(path)) from None

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from modbot.errors import InputError
 from modbot.files.paths import RULES_FILE, XSIGNALS_FILE
+from modbot.files.yaml_files import read_at_most, read_yaml
 from modbot.records.tags import Group
 from modbot.rules import MAX_BYTES, load_vocabulary
 from modbot.rules.names import THRESHOLDS
@@ -67,37 +67,6 @@ def read_signal_config(path: Path = XSIGNALS_FILE) -> SignalConfig:
         InputError, SettingError: the file cannot be read, or says something that cannot be used.
     """
     return SignalConfig.from_mapping(_mapping(path), where=str(path)) if path.exists() else SignalConfig()
-
-
-def read_at_most(path: Path, size: int) -> bytes:
-    """The file's first bytes, or all where there are fewer, so that one without end takes no memory. Raises OSError."""
-    with path.open("rb") as data:
-        return data.read(size)
-
-
-def read_yaml(path: Path, most: int) -> Any:  # noqa: ANN401 - YAML of unknown shape
-    """What a YAML file of at most so many bytes holds, as plain objects.
-
-    Raises:
-        FileNotFoundError: there is none.
-        InputError: it cannot be read, is larger, or no YAML.
-    """
-    try:
-        source = read_at_most(path, most + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    if len(source) > most:
-        raise InputError(f"larger than {most // 1024**2} MiB", where=str(path))
-    try:
-        return yaml.load(source, Loader=yaml.CSafeLoader)  # five times as fast as `safe_load`
-    except _NO_YAML as error:
-        raise InputError(f"no YAML ({' '.join(str(error).split())[:200]})", where=str(path)) from None
-
-
-_NO_YAML = (yaml.YAMLError, RecursionError, ValueError, ArithmeticError, LookupError, AttributeError)
-"""The last four come of a tag that its text does not fit, such as `!!bool maybe`."""
 
 
 def _read(path: Path) -> bytes:

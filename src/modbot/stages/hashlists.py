@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from modbot.errors import InputError
+from modbot.files.yaml_files import read_yaml
 from modbot.records.evidence import Evidence
-from modbot.stages.configs import read_yaml
 
 PHASH_BITS = 64
 _MOST_BANDS = 16

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from modbot.errors import RulesError
 from modbot.files.paths import HASHLISTS_FILE, RULES_FILE, XSIGNALS_FILE
+from modbot.files.yaml_files import read_at_most
 from modbot.records.evidence import RATINGS, Evidence
 from modbot.records.finding import Severity
 from modbot.records.p1 import Rating
@@ -17,7 +18,7 @@ from modbot.records.p2 import XSignals
 from modbot.records.tags import Group
 from modbot.rules import MAX_BYTES, Capabilities, Loaded, Mode, RuleSet, file_mode, load_rules, render, unreadable
 from modbot.signals import SignalConfig, compute
-from modbot.stages.configs import NSFW_GROUP, read_at_most, read_signal_config
+from modbot.stages.configs import NSFW_GROUP, read_signal_config
 from modbot.stages.hashlists import HashLists, load_hashlists
 from modbot.stages.judge import RulesJudge, Signals
 from modbot.words import counted
