@@ -103,6 +103,28 @@ def test_to_find_an_image_is_not_to_read_it(store: Store) -> None:
     assert [call.args for call in sha256.call_args_list] == [(b"key",)]
 
 
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.EROFS])
+def test_an_image_is_found_where_its_time_cannot_be_set(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    stored = _put(store)
+    os.utime(store.path(SHA), (0, 0))
+
+    def refuse(path: str) -> None:
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert store.find("key") == stored
+
+
+def test_a_disk_that_fails_where_an_image_is_found_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    _put(store)
+    os.utime(store.path(SHA), (0, 0))
+    monkeypatch.setattr(os, "utime", mock.Mock(side_effect=OSError(errno.EIO, os.strerror(errno.EIO))))
+    with pytest.raises(StorageError, match="cannot be read"):
+        store.find("key")
+
+
 def test_what_replaced_a_damaged_image_meanwhile_stays(store: Store) -> None:
     _put(store)
     store.path(SHA).write_bytes(bytes(len(DATA)))

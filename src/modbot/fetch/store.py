@@ -13,6 +13,7 @@ again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -90,8 +91,7 @@ class Store:
             if found.st_size != stored.bytes or (thorough and not self.check(stored.sha256)):
                 return None
             if time.time() - found.st_mtime > USED_S:
-                with contextlib.suppress(PermissionError):  # another user's: reading asks for no leave to write
-                    os.utime(path)
+                _touch(path)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
         except OSError as error:
@@ -294,6 +294,15 @@ def _files_below(folder: Path, name: re.Pattern[str]) -> Iterator[tuple[Path, os
         return
     except OSError as error:
         raise _unreadable(error, folder) from error
+
+
+def _touch(path: str) -> None:
+    """Says that the file is used, if that may be said: reading asks for no leave to write."""
+    try:
+        os.utime(path)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EACCES, errno.EROFS}:
+            raise
 
 
 def _place(tmp: str, path: str) -> None:
