@@ -91,6 +91,23 @@ def test_redacted_samples_hold_no_link(day: Day) -> None:
         assert sample["record"]["messages"][0]["message_id"]
 
 
+@pytest.mark.parametrize("options", [(), ("--samples-redact-urls",)])
+@pytest.mark.parametrize("odd", ["[" * 600 + "]" * 600, "1e999", "9" * 5_000])
+def test_an_odd_part_of_a_record_that_no_rule_reads_stays_in_its_sample(
+    day: Day, odd: str, options: tuple[str, ...]
+) -> None:
+    day.generated(50)
+    day.ok("ab", *B, "--sample-diff", "1")
+    sha256 = jsonl(day.part.ab_samples)[0]["sha256"]
+    lines = day.part.merged("p2").read_bytes().splitlines(keepends=True)
+    extra = f'{{"odd":{odd},'.encode()
+    day.records(extra + line[1:] if sha256.encode() in line else line for line in lines)
+    day.ok("ab", *B, "--sample-diff", "1", *options)
+    sample = day.part.ab_samples.read_bytes()
+    assert sample.count(extra) == 1
+    assert (b"://" in sample) == (not options)
+
+
 def test_a_folder_gets_all_three_as_well(day: Day) -> None:
     day.generated(50)
     day.ok("ab", *B, "--out-dir", "ab")

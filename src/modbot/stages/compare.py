@@ -11,12 +11,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
+import msgspec
+
 from modbot.files.atomic import Draft, storage_errors, write_bytes, writing
 from modbot.files.lease import hold
 from modbot.files.paths import Partition
 from modbot.records.evidence import Reading, read
 from modbot.records.finding import DIFF_COLUMNS, RANK, SEVERITIES, UNJUDGED, Outcome
-from modbot.records.jsonl import decode_any, encode_document, encode_line
+from modbot.records.jsonl import encode_document, encode_line
 from modbot.stages.crew import Crew
 from modbot.stages.judge import Judged
 from modbot.stages.lines import WHOLE, Span, p2_lines, p2_pieces
@@ -244,7 +246,7 @@ def _finish(found: Found, job: AbJob, outputs: AbOutputs) -> Mapping[str, Any]:
     """Writes what is known once all is judged: the comparison and the samples; and the further copies."""
     document = found.document(job.books)
     with writing(outputs.samples[0]) as out:
-        out.writelines(encode_line(sample(apart, job.form)) for apart in found.samples.largest())
+        out.writelines(sample(apart, job.form) for apart in found.samples.largest())
     for path in outputs.compare:
         write_bytes(path, encode_document(document))
     for first, *others in (outputs.diff, outputs.samples):
@@ -441,8 +443,8 @@ def _write_diff(write_row: WriteRow, found: Difference) -> None:
     )
 
 
-def sample(found: Difference, form: SampleForm) -> dict[str, Any]:
-    """A difference as the samples tell it."""
+def sample(found: Difference, form: SampleForm) -> bytes:
+    """A difference as a line of the samples. Its record is as it stands: it may be too deep to be decoded again."""
     evidence = found.reading.evidence
     post = evidence.posts[0]
     told: dict[str, Any] = {
@@ -462,8 +464,9 @@ def sample(found: Difference, form: SampleForm) -> dict[str, Any]:
         },
     }
     if not form.minimal:
-        told["record"] = decode_any(found.reading.line)
-    return redacted(told) if form.redact_urls else told
+        told["record"] = msgspec.Raw(found.reading.line)
+    line = encode_line(told)
+    return redacted(line) if form.redact_urls else line
 
 
 def _side(outcome: Outcome, *, minimal: bool) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+
+import msgspec
 
 PLACEHOLDER = "[URL]"
 _URL_KEYS = re.compile(r"(?:.*_)?(?:url|link|uri|href)s?", re.IGNORECASE)
@@ -12,13 +13,30 @@ _URL = re.compile(
 )
 """With a scheme, with `www.`, or a host name with a path behind it."""
 
+_TOKEN = re.compile(r'(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")(?P<colon>\s*:)?|(?P<open>[\[{])|(?P<close>[\]}])')
 
-def redacted(value: Any, key: str = "") -> Any:  # noqa: ANN401 - JSON of any shape
-    """The value with every URL field null, and every URL in a text replaced by `[URL]`."""
-    if isinstance(value, dict):
-        return {_URL.sub(PLACEHOLDER, name): redacted(item, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [redacted(item, key) for item in value]
-    if isinstance(value, str):
-        return None if _URL_KEYS.fullmatch(key) else _URL.sub(PLACEHOLDER, value)
-    return value
+
+def redacted(line: bytes) -> bytes:
+    """The JSON line with every URL field null, and every URL in a text replaced by `[URL]`.
+
+    Token by token, so that no line is too deep and no number too large.
+    """
+    key = ""
+    outer: list[str] = []
+
+    def redact(token: re.Match[str]) -> str:
+        nonlocal key
+        if token["open"]:
+            outer.append(key)
+        elif token["close"]:
+            key = outer.pop()
+        else:
+            text = msgspec.json.decode(token["text"], type=str)
+            if token["colon"]:
+                key = text
+            elif _URL_KEYS.fullmatch(key):
+                return "null"
+            return msgspec.json.encode(_URL.sub(PLACEHOLDER, text)).decode() + (token["colon"] or "")
+        return token[0]
+
+    return _TOKEN.sub(redact, line.decode()).encode()
