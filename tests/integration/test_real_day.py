@@ -54,8 +54,8 @@ def test_p1_goes_on_after_a_kill_and_fetches_nothing_stored_again(
     day: RealDay, undisturbed: RealDay, server: SampleServer
 ) -> None:
     day.split(3)
-    process = day.start("tag", "--qps", "25", "--parallel", "2")
-    until(lambda: day.journal_lines("p1") >= 12)
+    process = day.start("tag", "--qps", "12", "--parallel", "2")
+    until(lambda: day.journal_lines("p1") >= 12 and day.counted("p1"))
     kill_group(process)
     stored = day.stored_links()
     before = day.journal_lines("p1")
@@ -238,6 +238,22 @@ def test_p2_refuses_a_p1_file_that_lacks_a_row(day: RealDay) -> None:
         done = day.run("analyze", code=1 if told == "not a record" else 2)
         assert told in done.stderr
         assert not day.merged("p2").exists()
+
+
+def test_p2_names_the_p1_line_that_is_damaged_in_what_only_the_shard_reads(day: RealDay) -> None:
+    day.split(3)
+    day.tag()
+    whole = day.merged("p1").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    last = max(place for place, line in enumerate(lines) if b'"width":' in line)
+    lines[last] = lines[last].replace(b'"width":', b'"wide":', 1)
+    day.merged("p1").write_bytes(b"".join(lines))
+    said = day.run("analyze", code=2).stderr
+    assert f"{day.merged('p1').name}, line {last + 1}: no p1 record (Object missing required field `width`" in said
+    assert "Run p1 again with --resume" in said
+    day.tag("--resume")
+    assert day.merged("p1").read_bytes() == whole
+    day.run("analyze", "--resume")
 
 
 def test_p2_needs_no_detector_where_none_is_to_run(day: RealDay, tmp_path: Path) -> None:
