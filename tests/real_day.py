@@ -102,9 +102,10 @@ class RealDay:
         folder = self.tree / step / "shards" / DATE
         return sum(data.count(b"\n") for data in map(_bytes, folder.glob("*.jsonl*"))) if folder.exists() else 0
 
-    def counted(self, step: str) -> bool:
-        """Whether a step has put away what it counted of a shard that is not finished."""
-        return any((self.tree / step / "shards" / DATE).glob("*.counters.json"))
+    def requests_put_away(self) -> float:
+        """How many requests p1 has put away for a run that goes on with its shards."""
+        put_away = map(_bytes, (self.tree / "p1" / "shards" / DATE).glob("*.counters.json"))
+        return sum(json.loads(data)["counters"]["requests"] for data in put_away if data)
 
     def stored_links(self) -> set[str]:
         """The names (digests of their keys) of the links whose image is in the store."""

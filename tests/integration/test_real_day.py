@@ -55,7 +55,7 @@ def test_p1_goes_on_after_a_kill_and_fetches_nothing_stored_again(
 ) -> None:
     day.split(3)
     process = day.start("tag", "--qps", "12", "--parallel", "2")
-    until(lambda: day.journal_lines("p1") >= 12 and day.counted("p1"))
+    until(lambda: day.journal_lines("p1") >= 12 and day.requests_put_away() > 0)
     kill_group(process)
     stored = day.stored_links()
     before = day.journal_lines("p1")
