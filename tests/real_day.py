@@ -105,7 +105,7 @@ class RealDay:
     def requests_put_away(self) -> float:
         """How many requests p1 has put away for a run that goes on with its shards."""
         put_away = map(_bytes, (self.tree / "p1" / "shards" / DATE).glob("*.counters.json"))
-        return sum(json.loads(data)["counters"]["requests"] for data in put_away if data)
+        return sum(float(json.loads(data)["counters"]["requests"]) for data in put_away if data)
 
     def stored_links(self) -> set[str]:
         """The names (digests of their keys) of the links whose image is in the store."""
