@@ -61,10 +61,14 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Slice:
-    """The records of the merged p1 file whose first row is in one shard: bytes `start` to `end`, and their digest."""
+    """The records of the merged p1 file whose first row is in one shard: bytes `start` to `end`, and their digest.
+
+    `line`: the number of the first one's line, from 1.
+    """
 
     start: int
     end: int
+    line: int
     rows: int
     digest: str
 
@@ -215,10 +219,11 @@ def survey(source: Path, shards: ShardSet) -> tuple[list[Slice], Sequence[int]]:
     missing = seen.find(0)
     if missing >= 0:
         raise _unfit(f"row {missing} of the index is in no record", str(source))
-    slices, start = [], 0
+    slices, start, line_number = [], 0, 1
     for length, count, digest in zip(lengths, counts, hashes, strict=True):
-        slices.append(Slice(start=start, end=start + length, rows=count, digest=digest.hexdigest()))
-        start += length
+        end = start + length
+        slices.append(Slice(start=start, end=end, line=line_number, rows=count, digest=digest.hexdigest()))
+        start, line_number = end, line_number + count
     return slices, firsts
 
 
@@ -245,10 +250,16 @@ class _Rows(msgspec.Struct):
 
 
 def _read(source: Path, part: Slice) -> Iterator[P1Record]:
+    """The records of a slice. Raises InputError, which names the line, where one is none: `survey` reads only rows."""
     with source.open("rb") as lines:
         lines.seek(part.start)
-        for _ in range(part.rows):
-            yield jsonl.decode(lines.readline(), P1Record)
+        for number in range(part.line, part.line + part.rows):
+            try:
+                record = jsonl.decode(lines.readline(), P1Record)
+            except msgspec.DecodeError as error:
+                remedy = "Run p1 again with --resume: it merges its shards anew."
+                raise InputError(f"no p1 record ({error})", where=f"{source}, line {number}", remedy=remedy) from None
+            yield record
 
 
 def _tally(path: Path) -> dict[str, Any]:
