@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modbot.errors import BusyError, IncompleteError, SettingError, StorageError
+from modbot.files import journal as journals
 from modbot.files import lease as leases
 from modbot.files.atomic import ABANDONED_S, storage_errors, tmp_of, write_bytes, writing
 from modbot.files.journal import Journal, ShardFiles, digest_of, read_receipt
@@ -221,6 +222,36 @@ class TestJournal:
             journal.append(line(0))
         with journal_of(tmp_path, resume=False) as journal:
             assert journal.rows == set()
+
+    def test_a_kill_between_the_lines_and_their_receipt_loses_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = Job(ShardFiles(tmp_path, "shard_00"), "well", rows=1)
+
+        def killed(path: Path, data: bytes) -> None:
+            if path == job.files.receipt:
+                raise KeyboardInterrupt
+            write_bytes(path, data)
+
+        with monkeypatch.context() as patch, shard_work(job, lambda _: None, count=lambda: {"requests": 5}) as work:
+            work.append(line(0))
+            patch.setattr(journals, "write_bytes", killed)
+            with pytest.raises(KeyboardInterrupt):
+                work.finish("p1", {})
+        assert job.files.lines.exists()
+        assert not job.files.receipt.exists()
+        with shard_work(job.resumed(), lambda _: None, count=lambda: {"requests": 1}) as work:
+            assert work.recovered == {0}
+            assert work.finish("p1", {}).counters["requests"] == 6
+
+    def test_lines_of_a_finished_shard_are_no_journal_of_a_new_run(self, tmp_path: Path) -> None:
+        job = Job(ShardFiles(tmp_path, "shard_00"), "well", rows=1)
+        with shard_work(job, lambda _: None, count=lambda: {"requests": 5}) as work:
+            work.append(line(0))
+            work.finish("p1", {})
+        job.files.receipt.unlink()  # as a run that does all again begins
+        with shard_work(job.resumed(), lambda _: None, count=lambda: {"requests": 1}) as work:
+            assert work.recovered == set()
 
     def test_what_was_counted_goes_with_the_lines_that_it_was_counted_of(self, tmp_path: Path) -> None:
         job = Job(ShardFiles(tmp_path, "shard_00"), "well", rows=1)

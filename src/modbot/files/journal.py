@@ -92,13 +92,13 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     counters: dict[str, float]
 
 
-def read_counters(files: ShardFiles, journal: Path) -> dict[str, float]:
-    """What earlier runs counted of this journal; nothing, if they counted nothing or another one."""
+def read_counters(files: ShardFiles, journal: Path) -> dict[str, float] | None:
+    """What earlier runs counted of this journal; None if they counted nothing, or another one."""
     try:
         counted = jsonl.decode(files.counters.read_bytes(), Counted)
     except (FileNotFoundError, msgspec.DecodeError):
-        return {}
-    return counted.counters if counted.journal == journal.name else {}
+        return None
+    return counted.counters if counted.journal == journal.name else None
 
 
 def write_counters(files: ShardFiles, journal: Path, counters: Mapping[str, float]) -> None:
@@ -153,6 +153,15 @@ def reopen_failed(files: ShardFiles, kinds: Collection[str], *, settings: str, i
     return dropped
 
 
+def _was_published(files: ShardFiles, journal: Path) -> bool:
+    """Whether a kill came when this journal had become the shard's lines, but had no receipt yet.
+
+    What was counted of it goes only when the receipt is there.
+    """
+    left = read_counters(files, journal) is not None and not files.receipt.exists()
+    return left and files.lines.exists()
+
+
 class Journal:
     """The growing file of one shard. Use as a context manager; `finish` publishes it."""
 
@@ -179,7 +188,10 @@ class Journal:
                 if other != self.path or not resume:
                     other.unlink()
             if not self.path.exists():
-                files.counters.unlink(missing_ok=True)  # they counted what is gone, and would be counted on
+                if resume and _was_published(files, self.path):
+                    files.lines.rename(self.path)
+                else:
+                    files.counters.unlink(missing_ok=True)  # they counted what is gone, and would be counted on
             self._recover()
             self._file = self.path.open("rb+", buffering=0)
             self._file.seek(0, os.SEEK_END)

@@ -81,7 +81,7 @@ class ShardWork:
         self._journal = journal
         self._report = report
         self._count = count
-        self._earlier = read_counters(job.files, journal.path) if job.resume else {}
+        self._earlier = (read_counters(job.files, journal.path) if job.resume else None) or {}
         self._due = Throttle(1.0)
         self._started = time.monotonic()
         self.recovered = frozenset(journal.rows)
