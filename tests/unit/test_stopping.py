@@ -79,6 +79,42 @@ def test_a_signal_that_is_dropped_comes_again(
     assert capfd.readouterr().err == "modbot: stopped by SIGTERM; what was finished is kept\nGo on with --resume.\n"
 
 
+AT_THE_END = """
+import signal
+
+from modbot.cli import main as module
+
+block = signal.pthread_sigmask
+
+
+def told(arguments):
+    {while_it_is_told}
+    return 3
+
+
+def blocking(*how):
+    {when_all_is_told}
+    result = block(*how)
+    signal.raise_signal(signal.SIGTERM)
+    return result
+
+
+module.main = told
+signal.pthread_sigmask = blocking
+module.run()
+"""
+COMES = "signal.raise_signal(signal.SIGHUP)"
+
+
+@pytest.mark.parametrize(
+    ("while_it_is_told", "when_all_is_told", "code"), [(COMES, "pass", 130), ("pass", COMES, 3), ("pass", "pass", 3)]
+)
+def test_a_signal_at_the_very_end_leaves_no_traceback(while_it_is_told: str, when_all_is_told: str, code: int) -> None:
+    script = AT_THE_END.format(while_it_is_told=while_it_is_told, when_all_is_told=when_all_is_told)
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
 SLOW_CLICK = """
 import time
 print("importing", flush=True)

@@ -10,6 +10,7 @@ import signal
 import stat
 import sys
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from modbot.errors import InterruptedRunError, ModbotError
@@ -101,9 +102,13 @@ def run(*prefix: str) -> NoReturn:
 
     _at_signals(_stop)
     sys.unraisablehook = _tell_unraisable
-    code = main([*prefix, *sys.argv[1:]])
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)  # all is done and told: how it ended is not to be blurred any more
+    code = InterruptedRunError.exit_code
+    with suppress(_StoppedError):  # one that comes while it is told how all ended
+        try:
+            code = main([*prefix, *sys.argv[1:]])
+        finally:
+            # All is done and told: how it ended is not to be blurred any more.
+            signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, signal.SIGALRM))
     sys.exit(code)
 
 
