@@ -104,11 +104,8 @@ def run(*prefix: str) -> NoReturn:
     sys.unraisablehook = _tell_unraisable
     code = InterruptedRunError.exit_code
     with suppress(_StoppedError):  # one that comes while it is told how all ended
-        try:
-            code = main([*prefix, *sys.argv[1:]])
-        finally:
-            # All is done and told: how it ended is not to be blurred any more.
-            signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, signal.SIGALRM))
+        code = main([*prefix, *sys.argv[1:]])
+    _heed_no_more()
     sys.exit(code)
 
 
@@ -116,6 +113,20 @@ def _at_signals(handler: Callable[[int, object], object]) -> None:
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP, and a shell's `&` SIGINT
             signal.signal(number, handler)
+
+
+def _heed_no_more() -> None:
+    """All is done and told: how it ended is not to be blurred any more.
+
+    Ignored, not blocked: a thread that is left would take a signal, and a Python that ends heeds none.
+    """
+    while True:
+        try:
+            for number in (*ENDING, signal.SIGALRM):
+                signal.signal(number, signal.SIG_IGN)
+        except _StoppedError:
+            continue
+        return
 
 
 def _leave(*_: object) -> NoReturn:
