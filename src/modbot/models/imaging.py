@@ -447,7 +447,8 @@ def _rgb_on_white(image: Image.Image) -> Image.Image:
         # told by both.
         levels = np.asarray(image)
         grey = (levels >> 8).astype(np.uint8)
-        grey[levels == image.info.get("transparency")] = 255
+        if (transparent := image.info.get("transparency")) is not None:
+            grey[levels == transparent] = 255
         image = Image.fromarray(grey)
     elif image.mode in {"I", "F"}:
         image = _stretched(image)
