@@ -40,10 +40,9 @@ def run_shards(
     """Runs every job in one of `parallel` processes, and gives the names of the shards that did not finish.
 
     A shard whose process dies, or cannot use its device any more, is begun again behind its journal in a new process,
-    three times in all. An error that is not the shard's
-    alone (a full disk, a model that is not there, a stopped budget) ends the run; what was finished is kept. `tick` is
-    called in between, twice a second; what it raises ends the run, too. `first` is what a worker does before it loads
-    what its jobs need; a function that can be pickled.
+    three times in all. An error that is not the shard's alone (a full disk, a model that is not there, a stopped
+    budget) ends the run; what was finished is kept. `tick` is called in between, twice a second; what it raises ends
+    the run, too. `first` is what a worker does before it loads what its jobs need; a function that can be pickled.
 
     Raises:
         ModbotError: what ended the run.
